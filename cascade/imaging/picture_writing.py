@@ -41,7 +41,7 @@ from cascade.imaging.kept_exif import (
 from cascade.imaging.kept_metadata import NAMES, losses_in_format, losses_without_metadata
 from cascade.imaging.marks import with_mark
 from cascade.imaging.metadata import Loss, Metadata
-from cascade.imaging.opening import format_of, opened_image, read_bytes
+from cascade.imaging.opening import format_of, opened_image
 from cascade.imaging.picture import Picture
 from cascade.imaging.png_chunks import add_to_png
 from cascade.imaging.tiff_assembly import add_to_tiff
@@ -89,7 +89,7 @@ def write_picture(
     Args:
         picture: pixels, profile and metadata.
         path: the file to write; its ending names the format.
-        settings: how the picture was made, anything that JSON can hold; see `recorded_settings`.
+        settings: how the picture was made, anything that JSON can hold; see `read_mark`.
         metadata: whether to write metadata, resolution and settings; the ICC profile is always
             written.
         signer: who signs the file; None for nobody.
@@ -213,20 +213,8 @@ def lost_metadata(picture: Picture, path: Path, *, metadata: bool = True) -> tup
     return tuple(dict.fromkeys(losses))
 
 
-def recorded_settings(path: Path) -> dict[str, Any] | None:
-    """Read back the settings that `write_picture` or `save_png` recorded in a file.
-
-    Returns:
-        None where there are none.
-
-    Raises:
-        DataError: if the file cannot be read or is not an image.
-    """
-    return settings_in(read_bytes(path), str(path))
-
-
 def settings_in(data: bytes, name: str) -> dict[str, Any] | None:
-    """Read back the settings in the bytes of a file; see `recorded_settings`.
+    """Read back the settings that `write_picture` or `save_png` recorded in the bytes of a file.
 
     Args:
         data: the file's bytes.

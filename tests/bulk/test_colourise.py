@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from cascade.imaging.picture_reading import read_picture
-from cascade.imaging.picture_writing import recorded_settings
+from cascade.imaging.rasters.recorded import read_mark
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.colouring import Colouring, colourise_picture
 
@@ -50,7 +50,7 @@ def test_pictures_are_coloured_as_by_the_python_api(colourise, colourer, photos,
     source = read_picture(photos / "sub" / "c.png")
     image = read_picture(Path("out/c.png"))
     assert image.colour.equal(colourise_picture(stages, source, Colouring(seed=2)).colour)
-    recorded = recorded_settings(Path("out/c.png"))
+    recorded = read_mark(Path("out/c.png")).record
     assert recorded is not None
     assert (recorded["command"], recorded["seed"]) == ("colourise", 2)
     assert colourise(photos / "a.jpg", "--seed", 2, verb="colorize").out == (
@@ -93,7 +93,7 @@ def test_hints_steer_the_colours_and_are_a_setting_of_their_own(colourise, photo
     hinted = read_picture(Path("out/c.png"))
     red = [(each.colour[0].float() - each.colour[2].float())[:, :9] for each in (plain, hinted)]
     assert torch.mean(red[1] - red[0]) > 10
-    settings = json.dumps(recorded_settings(Path("out/c.png")))
+    settings = json.dumps(read_mark(Path("out/c.png")).record)
     assert "hints_sha256" in settings
 
 

@@ -16,7 +16,7 @@ from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.errors import OutputError
 from cascade.imaging.picture_reading import read_picture
-from cascade.imaging.picture_writing import recorded_settings
+from cascade.imaging.rasters.recorded import read_mark
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.expected_error import ErrorCurve, ExpectedError, model_digest
 from cascade.space import Space
@@ -68,7 +68,7 @@ def test_the_map_of_a_picture_is_that_of_its_results(upscale, photos):
     assert names("each") == [*(f"a-seed{seed}.png" for seed in (2, 3, 4)), "a-variants.png"]
     mean, std = deviation(sorted(Path("each").glob("a-seed*.png")))
     assert np.array_equal(read_picture(Path("out/a.png")).colour.numpy(), np.rint(mean))
-    settings = recorded_settings(Path("out/a.png"))
+    settings = read_mark(Path("out/a.png")).record
     assert settings is not None
     assert (settings["seed"], settings["seeds"]) == (2, 3)
     together = np.sqrt((std**2).mean(0))

@@ -15,7 +15,7 @@ from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.mask import Mask
 from cascade.contract import Contract
 from cascade.imaging.picture_reading import read_picture
-from cascade.imaging.picture_writing import recorded_settings
+from cascade.imaging.rasters.recorded import read_mark
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.expected_error import ErrorCurve, ExpectedError, model_digest
 from cascade.space import Space
@@ -62,7 +62,7 @@ def test_a_picture_is_edited_as_by_the_python_api(edit, inpainter_folder, photos
     hole = read_picture(mask).colour[0] > 127
     assert result.colour[:, ~hole].equal(picture.colour[:, ~hole])
     assert not result.colour[:, hole].equal(picture.colour[:, hole])
-    recorded = recorded_settings(Path("out.png"))
+    recorded = read_mark(Path("out.png")).record
     assert recorded is not None
     assert (recorded["command"], recorded["seed"], recorded["strength"]) == ("edit", 2, 1.0)
     assert len(recorded["mask_sha256"]) == 64
@@ -88,7 +88,7 @@ def test_scratches_are_mended_in_a_grown_mask_and_grey_pictures_stay_grey(
     changed = (result[0].numpy() != values) & hole
     assert changed.sum() > 0.9 * hole.sum()
     assert (result == result[:1]).all()
-    recorded = recorded_settings(Path("clean.png"))
+    recorded = read_mark(Path("clean.png")).record
     assert (recorded["command"], recorded["grow_px"], recorded["stays_grey"]) == (
         "restore", 2, True
     )  # fmt: skip
@@ -125,7 +125,7 @@ def test_a_picture_grows_and_records_by_how_much(edit, photos):
     done = edit(photos / "sub" / "c.png", "--uncrop", "4,0,2,6", out="wide.png")
     assert done.code == 0, done.err
     assert read_picture(Path("wide.png")).size == (20, 26)
-    recorded = recorded_settings(Path("wide.png"))
+    recorded = read_mark(Path("wide.png")).record
     assert recorded is not None
     assert recorded["uncrop"] == [4, 0, 2, 6]
     assert edit(photos / "sub" / "c.png", "--uncrop", "4,0,2,6", out="wide.png").out == (
@@ -341,6 +341,6 @@ def test_curves_of_other_tasks_and_other_edits_are_not_used(
         done = command("edit", source, "-o", f"out{number}", "--model", model, *rest, *options)
         assert done.code == 0, done.err
         assert "expected errors are known for 2 seeds and the model's own task" in done.err
-        settings = recorded_settings(Path(f"out{number}/c.png"))
+        settings = read_mark(Path(f"out{number}/c.png")).record
         assert settings is not None
         assert "expected_error" not in settings

@@ -24,7 +24,7 @@ from cascade.imaging.page_writing import pages_writer
 from cascade.imaging.pages import FOREVER, Page, Pages
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
-from cascade.imaging.picture_writing import recorded_settings
+from cascade.imaging.rasters.recorded import read_mark
 from cascade.pipeline import CascadePipeline
 
 DURATIONS_MS = [100.0, 70.0, 200.0]
@@ -90,7 +90,7 @@ def test_every_page_of_a_tiff_is_made_as_if_it_were_alone(upscale, upscaler):
     ]
     for source, result in zip(sources, results, strict=True):
         assert result.colour.equal(pipeline.upscale(source, seed=3, steps=1).colour)
-    settings = recorded_settings(Path("out/scan.tif"))
+    settings = read_mark(Path("out/scan.tif")).record
     assert settings is not None
     assert (settings["size_px"], settings["page_count"], settings["seed"]) == ([36, 56], 3, 3)
     assert "pages" not in settings
@@ -202,8 +202,8 @@ def test_the_first_page_alone_is_made_if_asked_for(upscale, draw):
         "scan.tif",
     ]
     assert len(pages_of("out/scan.tif")) == 1
-    assert (recorded_settings(Path("out/scan.tif")) or {})["pages"] == "first"
-    assert "pages" not in (recorded_settings(Path("out/b.png")) or {})
+    assert read_mark(Path("out/scan.tif")).record["pages"] == "first"
+    assert "pages" not in read_mark(Path("out/b.png")).record
 
 
 def test_pictures_of_one_page_are_done_with_either_choice_and_others_are_not(upscale, draw):
@@ -245,7 +245,7 @@ def test_a_result_that_was_cut_off_or_lost_a_page_is_noticed(upscale, name):
 
 def test_a_result_with_fewer_pages_does_not_count(upscale):
     assert upscale(three_pages()).code == 0
-    record = recorded_settings(Path("out/scan.tif"))
+    record = read_mark(Path("out/scan.tif")).record
     with pages_writer(Path("out/scan.tif"), plays=None, pixel_bytes=0) as writer:
         for picture in pages_of("out/scan.tif")[:2]:
             writer.add(Page(picture=picture))

@@ -19,7 +19,8 @@ from cascade.bulk.ledger import Ledger
 from cascade.bulk.records import NotAResultError, Record, difference, record_of, settings_id
 from cascade.bulk.searching import find_pictures
 from cascade.imaging.picture_reading import decode_picture, read_picture
-from cascade.imaging.picture_writing import FORMAT_OF_SUFFIX, recorded_settings, write_picture
+from cascade.imaging.picture_writing import FORMAT_OF_SUFFIX, write_picture
+from cascade.imaging.rasters.recorded import read_mark
 
 LEDGER = Path("out/.cascade-upscale.jsonl")
 SUFFIXES = sorted(FORMAT_OF_SUFFIX.keys() - {".gif"})  # GIF is for animations: see test_pages.py
@@ -214,7 +215,7 @@ def test_without_metadata_the_ledger_knows_a_result_by_its_bytes(upscale, photos
     arguments = [photos / "a.jpg", "--format", image_format, "--no-metadata"]
     assert upscale(*arguments).out == "1 upscaled\n"
     (result,) = (path for path in Path("out").iterdir() if path.name[0] != ".")
-    assert recorded_settings(result) is None
+    assert read_mark(result).record == {}
     os.utime(result, ns=(1, 1))
     for _ in range(2):
         assert upscale(*arguments).out == "0 upscaled, 1 already done\n"

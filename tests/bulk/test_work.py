@@ -21,7 +21,7 @@ from cascade.bulk.sheets import write_comparison
 from cascade.data.shard_writing import write_tar
 from cascade.errors import CascadeError
 from cascade.imaging.picture_reading import read_picture
-from cascade.imaging.picture_writing import recorded_settings
+from cascade.imaging.rasters.recorded import read_mark
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.upscaling import upscale_pictures
 from cascade.saving import atomic
@@ -94,7 +94,7 @@ def test_settings_are_recorded_in_results_and_ledger_unless_switched_off(upscale
     by_output = {line["output"]: line for line in lines if line["event"] == "made"}
     assert sorted(by_output) == RESULTS
     for result, line in by_output.items():
-        recorded = recorded_settings(Path("out", result))
+        recorded = read_mark(Path("out", result)).record
         assert recorded is not None
         assert recorded == line["record"]
         height, width = read_picture(Path("out", result)).size
@@ -109,7 +109,7 @@ def test_settings_are_recorded_in_results_and_ledger_unless_switched_off(upscale
         status = os.stat(line["input"])
         assert line["input_stamp"] == [status.st_size, status.st_mtime_ns]
     upscale(photos, "--no-metadata", out="bare")
-    assert [recorded_settings(Path("bare", result)) for result in RESULTS] == [None] * 5
+    assert [read_mark(Path("bare", result)).record for result in RESULTS] == [{}] * 5
 
 
 def test_shards_and_a_chosen_format(upscale, photos):

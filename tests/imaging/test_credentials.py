@@ -20,7 +20,8 @@ from cascade.imaging.metadata import Metadata
 from cascade.imaging.opening import format_of
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
-from cascade.imaging.picture_writing import recorded_settings, write_picture
+from cascade.imaging.picture_writing import write_picture
+from cascade.imaging.rasters.recorded import read_mark
 from cascade.imaging.writing import save_png
 from cascade.inspection import inspect_picture
 from cascade.pipeline import CascadePipeline
@@ -66,7 +67,7 @@ def test_every_format_is_signed_and_keeps_its_pixels_and_record(signer, tmp_path
     assert manifest.signer == "Archive, Signer"
     assert manifest.generator == "Cascade 1.2"
     assert manifest.source_type == "compositeWithTrainedAlgorithmicMedia"
-    assert recorded_settings(signed) == SETTINGS
+    assert read_mark(signed).record == SETTINGS
     assert read_picture(signed).colour.equal(read_picture(plain).colour)
     assert sorted(path.name for path in tmp_path.iterdir()) == [plain.name, signed.name]
 

@@ -25,7 +25,8 @@ from cascade.imaging.page_writing import pages_writer
 from cascade.imaging.pages import FOREVER, ONCE, Page, Pages, read_heads
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import count_pages, decode_picture, read_picture
-from cascade.imaging.picture_writing import check_format, recorded_settings, write_picture
+from cascade.imaging.picture_writing import check_format, write_picture
+from cascade.imaging.rasters.recorded import read_mark
 
 DURATIONS_MS = [100, 70, 200, 70]
 SETTINGS = {"seed": 3, "model": "größe"}
@@ -125,7 +126,7 @@ def test_animations_keep_every_frame_its_time_and_their_number_of_plays(rewrite,
         assert np.array_equal(rgba(page.picture)[..., 3], np.array(frame)[..., 3])
         if name != "x.webp":
             assert np.array_equal(rgba(page.picture), np.array(frame))
-    assert recorded_settings(path) == SETTINGS
+    assert read_mark(path).record == SETTINGS
 
 
 @pytest.mark.parametrize("name", ["x.gif", "x.png", "x.webp"])
@@ -210,7 +211,7 @@ def test_comments_and_xmp_of_a_gif_are_kept_and_its_settings_are_no_comment(rewr
         assert [text.text for text in metadata.texts] == ["Grüße\nof two lines"]
         assert metadata.xmp == (packet if each is data else with_mark(packet, "restored", SETTINGS))
     path, losses = rewrite(data, "x.gif", metadata=False)
-    assert recorded_settings(path) is None
+    assert read_mark(path).record == {}
     assert b"Gr" not in path.read_bytes()
 
 
@@ -222,7 +223,7 @@ def test_metadata_and_profile_of_an_animation_are_kept(rewrite, camera_exif, srg
         with Image.open(path) as image:
             assert image.info["icc_profile"] == srgb_profile
             assert image.getexif()[0x0110] == "Model 5"
-        assert recorded_settings(path) == SETTINGS
+        assert read_mark(path).record == SETTINGS
     path, losses = rewrite(animation("PNG", **options), "x.gif")
     assert losses == ["maker notes", "EXIF"]
 
@@ -307,7 +308,7 @@ def test_every_page_of_a_tiff_keeps_what_it_is(rewrite, srgb_profile, is_big):
     data, pixels = scan(srgb_profile)
     path, losses = rewrite(data, "x.tif", pixel_bytes=2**33 if is_big else 0)
     assert losses == []
-    assert recorded_settings(path) == SETTINGS
+    assert read_mark(path).record == SETTINGS
     with tifffile.TiffFile(path) as file:
         assert file.is_bigtiff == is_big
         assert len(file.pages) == 4

@@ -16,7 +16,8 @@ from cascade.imaging.kept_exif import kept_exif
 from cascade.imaging.metadata import Metadata
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
-from cascade.imaging.picture_writing import recorded_settings, write_picture
+from cascade.imaging.picture_writing import write_picture
+from cascade.imaging.rasters.recorded import read_mark
 from cascade.imaging.vips import libvips
 from cascade.imaging.writing import save_png
 
@@ -104,11 +105,11 @@ def test_pillow_reads_the_files(tmp_path, camera_exif, srgb_profile, kind, chann
 def test_settings_are_read_back(tmp_path, noise_picture, kind):
     path, picture = tmp_path / f"a{SUFFIXES[kind]}", noise_picture(3, alpha=False, bits=8)
     write_picture(picture, path, settings=SETTINGS)
-    assert recorded_settings(path) == SETTINGS
+    assert read_mark(path).record == SETTINGS
     write_picture(read_picture(path), path, settings={"seed": 6})
-    assert recorded_settings(path) == {"seed": 6}
+    assert read_mark(path).record == {"seed": 6}
     write_picture(picture, path)
-    assert recorded_settings(path) is None
+    assert read_mark(path).record == {}
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -118,19 +119,19 @@ def test_settings_of_deep_pictures_with_transparency_are_read_back(
 ):
     path = tmp_path / f"a{suffix}"
     write_picture(noise_picture(channels, alpha=True, bits=16), path, settings=SETTINGS)
-    assert recorded_settings(path) == SETTINGS
+    assert read_mark(path).record == SETTINGS
 
 
 def test_settings_of_generated_pictures_are_read_back_and_other_texts_are_not(tmp_path):
     save_png(Image.new("RGB", (2, 2)), tmp_path / "a.png", SETTINGS)
-    assert recorded_settings(tmp_path / "a.png") == SETTINGS
+    assert read_mark(tmp_path / "a.png").record == SETTINGS
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0x9213] = "cropped by hand"
     Image.new("RGB", (2, 2)).save(tmp_path / "b.jpg", exif=exif)
-    assert recorded_settings(tmp_path / "b.jpg") is None
+    assert read_mark(tmp_path / "b.jpg").record == {}
     (tmp_path / "c.jpg").write_text("no picture")
     with pytest.raises(DataError, match="not a readable image"):
-        recorded_settings(tmp_path / "c.jpg")
+        read_mark(tmp_path / "c.jpg")
 
 
 @pytest.mark.parametrize("kind", SUFFIXES)
@@ -142,7 +143,7 @@ def test_without_metadata_only_the_profile_is_written(tmp_path, camera_exif, srg
     write_picture(picture, path, settings=SETTINGS, metadata=False)
     back = read_picture(path)
     assert (back.metadata, back.dpi, back.profile) == (Metadata(), None, srgb_profile)
-    assert recorded_settings(path) is None
+    assert read_mark(path).record == {}
     for text in (b"Maker", b"2020:01:02", b"seed"):
         assert text not in path.read_bytes()
     with Image.open(path) as image:
