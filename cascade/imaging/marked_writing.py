@@ -10,7 +10,7 @@ from PIL import Image
 
 from cascade import __version__
 from cascade.arguments import check_kind
-from cascade.errors import ContractError
+from cascade.errors import ContractError, OutputError
 from cascade.imaging.marks import TYPES, Source, with_mark
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_writing import write_picture
@@ -29,14 +29,15 @@ def save_marked(
     """Save a picture with the IPTC's mark for pictures that a trained model made or changed.
 
     Args:
-        image: a result of a pipeline; `.npy` has no place for the mark of a `Raster`.
+        image: a result of a pipeline.
         path: the file to write; its ending names the format.
         source: "generated" for pictures that were drawn from noise, "restored" for those that were
             upscaled, coloured, restored or edited.
         model: name of the model, which the file records; empty for none.
 
     Raises:
-        CascadeError: if the format cannot hold the picture, or the file cannot be written.
+        CascadeError: if the format cannot hold the picture or the mark (`.npy`), or the file
+            cannot be written.
     """
     kinds = Image.Image | Picture | Raster
     check_kind("image", image, kinds, "one PIL image, Picture or Raster; save each alone")
@@ -46,6 +47,8 @@ def save_marked(
         raise ContractError(f"source must be one of {', '.join(TYPES)}, got {source!r}.")
     settings = {"model": model, "version": __version__}
     if isinstance(image, Raster):
+        if Path(path).suffix.lower() == ".npy":
+            raise OutputError(f"cannot mark {path}: .npy holds numbers alone; write .npz instead.")
         was_generated = image.origin is not None and image.origin.is_generated
         is_generated = source == "generated" or was_generated
         mark = FileMark.of_result(settings, is_generated=is_generated)

@@ -14,6 +14,7 @@ from cascade import save_marked
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.paired_image import PairedImage
 from cascade.contract import Contract
+from cascade.errors import OutputError
 from cascade.imaging.rasters.file_mark import FileMark
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.reading import read_raster
@@ -178,6 +179,12 @@ def test_sound_files_of_others_are_not_called_damaged(command, tmp_path, shape, 
 
 
 # ---- between bands and colours ------------------------------------------------------------------
+
+
+def test_a_format_without_a_place_for_the_mark_is_refused(tmp_path):
+    with pytest.raises(OutputError, match=r"\.npy holds numbers alone; write \.npz instead"):
+        save_marked(Raster(values=numbers(1, 8, 8)), tmp_path / "a.npy", "generated")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

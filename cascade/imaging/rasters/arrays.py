@@ -109,8 +109,12 @@ def read_npz_mark(data: bytes, name: str) -> ReadMark:
             return ReadMark({}, {})
         if archive.getinfo(MARK_MEMBER).file_size > MOST_MARK_BYTES:
             return ReadMark({}, {})
-        text = np.load(io.BytesIO(archive.read(MARK_MEMBER)), allow_pickle=False)
-        return read_text(str(text))
+        member = archive.read(MARK_MEMBER)
+    try:
+        text = np.load(io.BytesIO(member), allow_pickle=False)
+    except (ValueError, EOFError):  # an array of somebody else
+        return ReadMark({}, {})
+    return read_text(str(text))
 
 
 def _array(data: bytes, name: str) -> np.ndarray:

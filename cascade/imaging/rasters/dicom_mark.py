@@ -17,7 +17,7 @@ from typing import Any
 
 from cascade.errors import OutputError
 from cascade.imaging.marks import NAME, NEWSCODES, TYPES, VERSION
-from cascade.imaging.rasters.file_mark import FileMark, ReadMark, read_text
+from cascade.imaging.rasters.file_mark import FileMark, ReadMark, is_words, read_text
 from cascade.imaging.rasters.packages import imported
 
 EQUIPMENT, ALGORITHMS = "ContributingEquipmentSequence", "DerivationAlgorithmSequence"
@@ -45,17 +45,19 @@ def mark_dicom(dataset: Any, mark: FileMark, name: str) -> None:
     equipment = _made("ContributingEquipment", name, mark)
     algorithm = _made("DerivationAlgorithm", name, mark)
     for sequence, item in ((EQUIPMENT, equipment), (ALGORITHMS, algorithm)):
-        others = [each for each in dataset.get(sequence) or () if not _is_ours(each)]
+        others = [each for each in _items(dataset, sequence) if not _is_ours(each)]
+        dataset.pop(sequence, None)  # whose type may be wrong
         setattr(dataset, sequence, [*others, item])
     dataset.SyntheticData = "YES"
-    before = [each for each in _sentences(dataset) if not _is_words(each)]
+    before = [each for each in _sentences(dataset) if not is_words(each)]
     words = "; ".join([*before, mark.words])
-    dataset.DerivationDescription = words if len(words) <= SHORT_TEXT else mark.words[:SHORT_TEXT]
+    if len(words) <= SHORT_TEXT:  # what stood there goes first, and the sequences say the same
+        dataset.DerivationDescription = words
 
 
 def read_dicom_mark(dataset: Any) -> ReadMark:
     """Read the mark of a data set."""
-    for item in dataset.get(ALGORITHMS) or ():
+    for item in _items(dataset, ALGORITHMS):
         if _is_ours(item):
             return read_text(str(item.get("AlgorithmParameters", "")))
     return ReadMark({}, {})
@@ -90,8 +92,16 @@ def _code(code: tuple[str, str], name: str) -> Any:
     return item
 
 
+def _items(dataset: Any, sequence: str) -> list[Any]:
+    """The items of a sequence; none where a file holds something else in its place."""
+    if sequence not in dataset or dataset[sequence].VR != "SQ":
+        return []
+    return list(dataset[sequence].value)
+
+
 def _is_ours(item: Any) -> bool:
-    return NAME in (item.get("Manufacturer"), item.get("AlgorithmSource"))
+    described = str(item.get("ContributionDescription", "")).startswith(NEWSCODES)
+    return item.get("AlgorithmSource") == NAME or (item.get("Manufacturer") == NAME and described)
 
 
 def _sentences(dataset: Any) -> Iterator[str]:
@@ -99,8 +109,3 @@ def _sentences(dataset: Any) -> Iterator[str]:
     for part in str(dataset.get("DerivationDescription") or "").split("; "):
         if part.strip():
             yield part
-
-
-def _is_words(sentence: str) -> bool:
-    """Whether a sentence is that of an earlier mark."""
-    return sentence.startswith(tuple(f"{each}: {NAME}" for each in TYPES.values()))

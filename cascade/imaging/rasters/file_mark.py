@@ -4,7 +4,7 @@
 |---|---|---|
 | TIFF | XMP (tag 700) | ImageHistory (tag 37395), as in colour pictures |
 | DICOM | `dicom_mark.py` | the same |
-| NIfTI | `descrip`, and a comment in a header extension | the same comment |
+| NIfTI | a comment in a header extension, and `descrip` if it is free | the same comment |
 | `.npz` | the array `cascade`, a text | the same |
 | PNG | as in colour pictures | as in colour pictures |
 
@@ -20,6 +20,7 @@ from typing import Any, final
 
 from cascade.imaging.kept_exif import parsed_settings
 from cascade.imaging.marks import (
+    NAME,
     NEWSCODES,
     SOURCE_TYPE,
     SYSTEM,
@@ -101,6 +102,11 @@ class ReadMark:
     def is_generated(self) -> bool:
         """Whether a model drew the file from noise."""
         return self.mark.get(SOURCE_TYPE) == TYPES["generated"]
+
+
+def is_words(line: str) -> bool:
+    """Whether a line is the words of a mark."""
+    return line.startswith(tuple(f"{each}: {NAME}" for each in TYPES.values()))
 
 
 def read_text(text: str | bytes) -> ReadMark:

@@ -1,10 +1,10 @@
-"""The mark of a trained model in NIfTI: a line in `descrip`, and all of it in an extension."""
+"""The mark of a trained model in NIfTI: an extension, and a line in `descrip` if that is free."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from cascade.imaging.rasters.file_mark import FileMark, ReadMark, read_text
+from cascade.imaging.rasters.file_mark import FileMark, ReadMark, is_words, read_text
 from cascade.imaging.rasters.packages import imported
 
 COMMENT = 6  # code of an extension that holds plain text
@@ -23,7 +23,9 @@ def mark_nifti(header: Any, mark: FileMark, name: str) -> None:
     others = [each for each in header.extensions if not read_text(_content(each)).record]
     comment = nifti.Nifti1Extension(COMMENT, mark.text.encode("ascii"))
     header.extensions[:] = [*others, comment]
-    header["descrip"] = mark.words.encode("ascii")[:DESCRIPTION_BYTES]
+    before = header["descrip"].item().rstrip(b"\0").decode("ascii", "replace")
+    if not before or is_words(before):  # else it is a note of another program
+        header["descrip"] = mark.words.encode("ascii")[:DESCRIPTION_BYTES]
 
 
 def read_nifti_mark(header: Any) -> ReadMark:

@@ -21,6 +21,8 @@ from cascade.imaging.rasters.packages import imported
 from cascade.imaging.rasters.reading import PICTURE, raster_format
 from cascade.imaging.xmp_packets import PacketError
 
+MOST_HEADER_BYTES = 2**24  # of a volume, with the extensions of all programs
+
 
 def read_mark(path: Path) -> ReadMark:
     """Read the mark and the record of a file; the heads of files of bands suffice for it.
@@ -66,12 +68,18 @@ def mark_in(data: bytes, name: str) -> ReadMark:
 
 
 def _of_nifti(data: bytes, name: str) -> ReadMark:
-    """The mark in the header of a volume, whose numbers stay packed."""
+    """The mark in the header of a volume, whose numbers stay packed.
+
+    A file states how long its header is, and a short packed one can unpack to any length, so that
+    headers longer than `MOST_HEADER_BYTES` are not read.
+    """
     with opening.readable(name):
         nibabel = imported("nibabel", "NIfTI", name)
         packed = io.BytesIO(data)
         with gzip.open(packed) if data.startswith(GZIP) else packed as file:
-            is_second = file.read(8)[4:] == MARKS[1][1]
-            file.seek(0)
-            kinds = {True: nibabel.Nifti2Header, False: nibabel.Nifti1Header}
-            return read_nifti_mark(kinds[is_second].from_fileobj(file))
+            head = file.read(MOST_HEADER_BYTES)
+        is_second = head[4:8] == MARKS[1][1]
+        kind = nibabel.Nifti2Header if is_second else nibabel.Nifti1Header
+        if float(kind(head[: kind.sizeof_hdr])["vox_offset"]) > MOST_HEADER_BYTES:
+            return ReadMark({}, {})
+        return read_nifti_mark(kind.from_fileobj(io.BytesIO(head)))

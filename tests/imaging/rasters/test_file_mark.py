@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import struct
 import subprocess
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from shutil import which
@@ -203,6 +206,37 @@ def test_dicom_says_it_in_elements_of_the_standard(tmp_path):
     assert json.loads(algorithm.AlgorithmParameters)["cascade"] == SETTINGS
 
 
+@pytest.mark.parametrize(
+    "keyword", ["DerivationAlgorithmSequence", "ContributingEquipmentSequence"]
+)
+def test_a_dicom_file_with_a_text_for_a_sequence_is_read_and_marked(tmp_path, keyword):
+    pydicom = pytest.importorskip("pydicom")
+    dicom(tmp_path / "a.dcm")
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    dataset.pop(keyword, None)
+    dataset.add_new(pydicom.datadict.tag_for_keyword(keyword), "LO", "foo")
+    dataset.save_as(tmp_path / "a.dcm")
+    assert read_mark(tmp_path / "a.dcm").record == {}
+    write_rasters(tmp_path / "b.dcm", rasters(tmp_path / "a.dcm"), mark=RESTORED)
+    assert read_mark(tmp_path / "b.dcm").record == SETTINGS
+
+
+def test_dicom_keeps_a_long_derivation_and_the_equipment_of_others(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    dicom(tmp_path / "a.dcm")
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    dataset.DerivationDescription = "x" * 1000
+    dataset.ContributingEquipmentSequence[0].Manufacturer = "Cascade"
+    dataset.save_as(tmp_path / "a.dcm")
+    write_rasters(tmp_path / "b.dcm", rasters(tmp_path / "a.dcm"), mark=RESTORED)
+    again = pydicom.dcmread(tmp_path / "b.dcm")
+    assert again.DerivationDescription == "x" * 1000
+    assert [each.ContributionDescription for each in again.ContributingEquipmentSequence] == [
+        "moved",
+        NEWSCODES + TYPE,
+    ]
+
+
 def test_a_record_that_is_too_long_for_dicom_is_refused(tmp_path):
     dicom(tmp_path / "a.dcm")
     mark = replace(RESTORED, settings={**SETTINGS, "note": "x" * 11_000})
@@ -211,12 +245,12 @@ def test_a_record_that_is_too_long_for_dicom_is_refused(tmp_path):
     assert not (tmp_path / "b.dcm").exists()
 
 
-def test_nifti_has_a_line_and_a_comment_beside_those_of_others(tmp_path):
+def test_nifti_has_a_comment_beside_those_of_others(tmp_path):
     nibabel = pytest.importorskip("nibabel")
     nifti(tmp_path / "a.nii")
     write_rasters(tmp_path / "b.nii", rasters(tmp_path / "a.nii"), 3, mark=RESTORED)
     header = nibabel.load(tmp_path / "b.nii").header
-    assert header["descrip"].item().decode() == f"{TYPE}: Cascade scans-? 1.2"
+    assert header["descrip"].item() == b"scanner 5"
     other, ours = (each.get_content() for each in header.extensions)
     assert b"a comment of a scanner" in bytes(other)
     assert json.loads(ours)["DigitalSourceType"] == NEWSCODES + TYPE
@@ -237,6 +271,7 @@ def test_both_versions_of_nifti_hold_it_in_both_orders_of_bytes(tmp_path, versio
     write_rasters(tmp_path / "b.nii.gz", rasters(tmp_path / "a.nii.gz"), 3, mark=RESTORED)
     assert read_mark(tmp_path / "b.nii.gz").record == SETTINGS
     again = nibabel.load(tmp_path / "b.nii.gz")
+    assert again.header["descrip"].item().decode() == f"{TYPE}: Cascade scans-? 1.2"
     assert isinstance(again, kind)
     assert np.array_equal(np.asarray(again.dataobj), stored)
 
@@ -249,6 +284,31 @@ def test_numpy_reads_the_text_beside_the_array(tmp_path):
     write_rasters(tmp_path / "a.npy", [Raster(values=values(2, 8, 8))], mark=RESTORED)
     assert np.array_equal(np.load(tmp_path / "a.npy"), values(2, 8, 8))
     assert read_mark(tmp_path / "a.npy").record == {}
+
+
+def test_an_array_of_objects_beside_the_image_is_no_mark(tmp_path):
+    others = np.array([{"seed": 1}], dtype=object)
+    np.savez(tmp_path / "a.npz", image=values(2, 8, 12), cascade=others)
+    assert read_mark(tmp_path / "a.npz").record == {}
+    (raster,) = rasters(tmp_path / "a.npz")
+    assert np.array_equal(raster.values, values(2, 8, 12))
+
+
+def test_a_packed_header_of_any_length_takes_little_memory(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    nifti(tmp_path / "a.nii")
+    with gzip.open(tmp_path / "a.nii.gz", "wb", compresslevel=1) as file:
+        header = nibabel.load(tmp_path / "a.nii").header.copy()
+        header.extensions.clear()
+        header["vox_offset"] = 2**27 + 352
+        file.write(header.binaryblock + b"\1\0\0\0" + struct.pack("<ii", 2**27, 6))
+        for _ in range(127):
+            file.write(bytes(2**20))
+    tracemalloc.start()
+    assert read_mark(tmp_path / "a.nii.gz").record == {}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**26
 
 
 def test_bands_as_png_are_marked_as_a_picture(tmp_path):
