@@ -154,6 +154,14 @@ def test_what_a_model_drew_stays_marked_as_that(upscale, name):
     assert read_mark(Path("out", name)).mark["DigitalSourceType"] == GENERATED
 
 
+def test_maps_of_doubt_of_several_pages_say_it_too(upscale):
+    mark = FileMark(source="generated", settings={"model": "m"})
+    write_rasters(Path("a.tif"), [Raster(values=numbers(1, 10, 12))] * 2, 2, mark=mark)
+    assert upscale("a.tif", "--map", "-n", 2).code == 0
+    for name in ("a.tif", "a-doubt.tif", "a-doubt.png"):
+        assert read_mark(Path("out", name)).mark["DigitalSourceType"] == GENERATED
+
+
 def test_a_folder_of_bands_is_counted_by_its_marks(upscale, command):
     for name in ("a.tif", "a.npz"):
         write_scan(name)

@@ -13,6 +13,7 @@ Shapes: C bands, H and W pixels.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any, BinaryIO, final
 
 import numpy as np
@@ -20,11 +21,13 @@ import torch
 
 from cascade.errors import DataError
 from cascade.imaging import opening
+from cascade.imaging.marks import says_generated
 from cascade.imaging.orientation import upright
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import Raster, check_dtype
 from cascade.imaging.rasters.raster_file import RasterFile
 from cascade.imaging.rasters.tiff_origin import GDAL_NODATA, TiffOrigin
+from cascade.imaging.tiff_fields import XMP
 from cascade.imaging.tiff_pages import (
     EMBEDDED,
     JPEG,
@@ -67,11 +70,16 @@ class TiffBandsFile(RasterFile):
     def __len__(self) -> int:
         return len(self._images)
 
+    @cached_property
+    def _is_generated(self) -> bool:
+        """Whether a model drew the file from noise, which its first page alone says."""
+        return says_generated(self._tiff.pages[0].tags.valueof(XMP))
+
     def decoded(self, number: int) -> Raster:
         pages = self._images[number]
         with opening.readable(self.name):
             joined = _joined(pages, self.name)
-            origin = TiffOrigin.of(self._tiff, pages[0])
+            origin = TiffOrigin.of(self._tiff, pages[0], is_generated=self._is_generated)
             if not origin.is_georeferenced:  # its places count pixels as they are stored
                 if origin.orientation != 1:
                     joined = upright(torch.from_numpy(joined), origin.orientation).numpy()

@@ -13,10 +13,8 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cascade.imaging.marks import says_generated
 from cascade.imaging.orientation import upright_dpi
 from cascade.imaging.rasters.origin import Origin
-from cascade.imaging.tiff_fields import XMP
 from cascade.imaging.tiff_pages import RGB, photometric_of
 
 PIXEL_SCALE, TIE_POINTS, TRANSFORMATION = 33550, 33922, 34264
@@ -67,12 +65,13 @@ class TiffOrigin(Origin):
     is_generated: bool = False
 
     @classmethod
-    def of(cls, file: Any, page: Any) -> TiffOrigin:
+    def of(cls, file: Any, page: Any, *, is_generated: bool) -> TiffOrigin:
         """Read the tags of a page.
 
         Args:
             file: `tifffile.TiffFile`.
             page: `tifffile.TiffPage`.
+            is_generated: whether the file says that a model drew it from noise.
         """
         tags = {tag: page.tags.valueof(tag) for tag in TYPES if page.tags.valueof(tag) is not None}
         pairs = [page.tags.valueof(tag) for tag in RESOLUTIONS]
@@ -85,7 +84,7 @@ class TiffOrigin(Origin):
             orientation=int(page.tags.valueof(ORIENTATION, 1)),
             is_rgb=photometric_of(page) == RGB,
             extra_samples=tuple(map(int, np.atleast_1d(page.tags.valueof(EXTRA_SAMPLES, ())))),
-            is_generated=says_generated(page.tags.valueof(XMP)),
+            is_generated=is_generated,
         )
         return _with_ome(origin, file) if file.is_ome else origin
 

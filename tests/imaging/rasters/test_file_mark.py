@@ -175,6 +175,14 @@ def test_pages_of_a_tiff_repeat_no_mark(tmp_path):
     assert marked == [True, False, False]
 
 
+def test_the_first_page_of_a_tiff_speaks_for_all(tmp_path):
+    two = [Raster(values=values(1, 8, 8))] * 2
+    for mark in (GENERATED, RESTORED):
+        write_rasters(tmp_path / "a.tif", two, 2, mark=mark)
+        origins = [read_raster(tmp_path / "a.tif", number).origin for number in (0, 1)]
+        assert [each.is_generated for each in origins] == [mark is GENERATED] * 2
+
+
 def test_a_file_of_more_than_4_gib_is_read_back_too(tmp_path):
     with (tmp_path / "a.tif").open("wb") as file:
         write_tiff(file, [Raster(values=values(2, 8, 8))], 5 * 2**30, mark=RESTORED)
