@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -52,6 +52,11 @@ def read_metadata(data: bytes, info: Mapping[Any, Any], at: int | None = None) -
     if data.startswith(JXL_HEAD):
         metadata = _with_xmp_of_jpeg_xl(metadata, data)
     return replace(metadata, xmp=_in_utf8(metadata.xmp))
+
+
+def xmp_of_tiff(file: BinaryIO) -> bytes | None:
+    """The XMP packet of a TIFF file's first page in UTF-8, as `read_metadata` reads it."""
+    return _in_utf8(tiff_fields.fields_as_bytes(file).get(tiff_fields.XMP))
 
 
 def metadata_of_pil(image: Image.Image) -> Metadata:

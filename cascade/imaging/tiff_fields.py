@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import struct
 from dataclasses import replace
+from typing import BinaryIO
 
 from PIL.TiffTags import BYTE, UNDEFINED
 
@@ -28,7 +31,7 @@ def read_tiff(data: bytes, at: int | None = None) -> Metadata:
         data: the file's bytes.
         at: offset of the page's directory in bytes; None for the first page.
     """
-    fields = _fields_as_bytes(data, at)
+    fields = fields_as_bytes(io.BytesIO(data), at)
     metadata = metadata_of_resources(fields.get(PHOTOSHOP, b""))
     iptc = iptc_in_file_order(fields.get(IPTC, b""))
     return replace(metadata, exif=data, xmp=fields.get(XMP) or None, iptc=iptc or metadata.iptc)
@@ -59,28 +62,45 @@ def _head(data: bytes, offset: int) -> bytes:
     return data[:at] + struct.pack(order + kind, offset)
 
 
-def _fields_as_bytes(data: bytes, at: int | None) -> dict[int, bytes]:
-    """The fields with metadata in a directory of a TIFF or BigTIFF file, as bytes.
+def fields_as_bytes(file: BinaryIO, at: int | None = None) -> dict[int, bytes]:
+    """Read the fields with metadata in a directory of a TIFF or BigTIFF file, as bytes.
 
     Some programs state that they are whole numbers of 32 bits, so their types do not count.
+
+    Args:
+        file: open for reading; where it is read afterwards is undefined.
+        at: offset of the directory in bytes; None for that of the first page.
+
+    Returns:
+        Those of XMP, IPTC and Photoshop that the file holds whole, by their tags.
     """
-    order = "<" if data[:1] == b"I" else ">"
-    is_big = BIG_TIFF_VERSION in data[2:4]
+    size_bytes = file.seek(0, os.SEEK_END)
+
+    def read(at: int, length: int) -> bytes:
+        file.seek(min(at, size_bytes))  # offsets of BigTIFF may be larger than a file can be
+        return file.read(length)
+
+    def unpacked(kinds: str, at: int) -> tuple[int, ...]:
+        return struct.unpack(kinds, read(at, struct.calcsize(kinds)))
+
+    head = read(0, 4)
+    order = "<" if head[:1] == b"I" else ">"
+    is_big = BIG_TIFF_VERSION in head[2:4]
     offset_type, count_type, entry_bytes = ("Q", "Q", 20) if is_big else ("L", "H", ENTRY_BYTES)
     fields = {}
     try:
         if at is None:
-            at = int(struct.unpack_from(order + offset_type, data, 8 if is_big else 4)[0])
-        (count,) = struct.unpack_from(order + count_type, data, at)
+            (at,) = unpacked(order + offset_type, 8 if is_big else 4)
+        (count,) = unpacked(order + count_type, at)
         first = at + struct.calcsize(order + count_type)
-        for start in range(first, min(first + count * entry_bytes, len(data)), entry_bytes):
-            tag, kind, number = struct.unpack_from(order + "HH" + offset_type, data, start)
+        for start in range(first, min(first + count * entry_bytes, size_bytes), entry_bytes):
+            tag, kind, number = unpacked(order + "HH" + offset_type, start)
             length = number * BYTES_OF_TYPE.get(kind, 0)
             place = start + struct.calcsize(order + "HH" + offset_type)
             if length > struct.calcsize(order + offset_type):
-                (place,) = struct.unpack_from(order + offset_type, data, place)
-            if tag in (XMP, IPTC, PHOTOSHOP) and place + length <= len(data):
-                fields[tag] = data[place : place + length]
+                (place,) = unpacked(order + offset_type, place)
+            if tag in (XMP, IPTC, PHOTOSHOP) and place + length <= size_bytes:
+                fields[tag] = read(place, length)
     except struct.error:  # the directory ends too early
         pass
     return fields

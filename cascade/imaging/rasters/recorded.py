@@ -9,7 +9,7 @@ from pathlib import Path
 from cascade.errors import DataError
 from cascade.imaging import opening
 from cascade.imaging.marks import mark_of
-from cascade.imaging.metadata_reading import read_metadata
+from cascade.imaging.metadata_reading import read_metadata, xmp_of_tiff
 from cascade.imaging.opening import opened_image, read_bytes
 from cascade.imaging.picture_writing import settings_in
 from cascade.imaging.rasters.arrays import NPZ_HEAD, read_npz_mark
@@ -60,7 +60,7 @@ def mark_in(data: bytes, name: str) -> ReadMark:
         with opened_image(data, name) as image:
             xmp = read_metadata(data, image.info).xmp
     else:
-        xmp = read_metadata(data, {}).xmp
+        xmp = xmp_of_tiff(io.BytesIO(data))
     try:
         return ReadMark(mark_of(xmp), record)
     except PacketError:

@@ -22,12 +22,12 @@ import torch
 from cascade.errors import DataError
 from cascade.imaging import opening
 from cascade.imaging.marks import says_generated
+from cascade.imaging.metadata_reading import xmp_of_tiff
 from cascade.imaging.orientation import upright
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import Raster, check_dtype
 from cascade.imaging.rasters.raster_file import RasterFile
 from cascade.imaging.rasters.tiff_origin import GDAL_NODATA, TiffOrigin
-from cascade.imaging.tiff_fields import XMP
 from cascade.imaging.tiff_pages import (
     EMBEDDED,
     JPEG,
@@ -64,7 +64,7 @@ class TiffBandsFile(RasterFile):
     def __init__(self, file: BinaryIO, name: str, layout: Layout) -> None:
         super().__init__(name)
         with opening.readable(name):
-            self._tiff = open_tiff(file)
+            self._file, self._tiff = file, open_tiff(file)
             self._images = images_of(self._tiff, layout, name)
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class TiffBandsFile(RasterFile):
     @cached_property
     def _is_generated(self) -> bool:
         """Whether a model drew the file from noise, which its first page alone says."""
-        return says_generated(self._tiff.pages[0].tags.valueof(XMP))
+        return says_generated(xmp_of_tiff(self._file))
 
     def decoded(self, number: int) -> Raster:
         pages = self._images[number]

@@ -183,6 +183,30 @@ def test_the_first_page_of_a_tiff_speaks_for_all(tmp_path):
         assert [each.is_generated for each in origins] == [mark is GENERATED] * 2
 
 
+def xmp_tag(kind: str) -> tuple[int, object, int, object, bool]:
+    """The XMP of a mark as a tag of tifffile, stored as some programs do."""
+    packet = GENERATED.packet
+    if kind == "text":
+        return (700, "s", 0, packet.decode().encode("ascii", "ignore").decode(), True)
+    if kind == "utf-16":
+        packet = packet.decode().encode("utf-16")
+    if kind == "numbers":
+        packet += b" " * (-len(packet) % 4)
+        numbers = tuple(np.frombuffer(packet, "<u4").tolist())
+        return (700, "I", len(numbers), numbers, True)
+    return (700, "B", len(packet), packet, True)
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("kind", ["bytes", "text", "numbers", "utf-16"])
+def test_a_tiff_is_known_as_generated_however_its_xmp_is_stored(tmp_path, kind, bigtiff):
+    options = {"photometric": "minisblack", "byteorder": "<", "bigtiff": bigtiff}
+    tags = [xmp_tag(kind)]
+    tifffile.imwrite(tmp_path / "a.tif", values(8, 12), extratags=tags, **options)
+    assert read_mark(tmp_path / "a.tif").is_generated
+    assert read_raster(tmp_path / "a.tif").origin.is_generated
+
+
 def test_a_file_of_more_than_4_gib_is_read_back_too(tmp_path):
     with (tmp_path / "a.tif").open("wb") as file:
         write_tiff(file, [Raster(values=values(2, 8, 8))], 5 * 2**30, mark=RESTORED)
