@@ -106,6 +106,21 @@ def test_without_metadata_nothing_is_recorded_and_the_numbers_are_the_same(upsca
         assert np.array_equal(read(f"with/{name}"), read(f"out/{name}"))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_second_pass_without_metadata_leaves_the_record_of_the_first_out(upscale, name):
+    source = write_scan(name)
+    assert upscale(source, "--seed", 5).code == 0
+    again = ("--seed", 7, "--no-metadata")
+    assert upscale(f"out/{name}", *again, out=f"bare-{name}").code == 0
+    assert (read_mark(Path(f"bare-{name}")).mark, read_mark(Path(f"bare-{name}")).record) == (
+        {},
+        {},
+    )
+    assert b"Cascade" not in Path(f"bare-{name}").read_bytes()
+    done = upscale(f"out/{name}", *again, out=f"bare-{name}")
+    assert "already exists and is not a result of this command" in done.err
+
+
 def test_npy_has_no_place_and_that_is_said(upscale, command):
     write_scan("a.npy")
     assert upscale("a.npy").code == 0

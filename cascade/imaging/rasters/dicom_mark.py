@@ -26,17 +26,20 @@ FAMILY = ("123110", "Artificial Intelligence")
 LONG_STRING, SHORT_TEXT, LONG_TEXT = 64, 1024, 10240  # characters of LO, ST and LT (PS3.5, 6.2)
 
 
-def mark_dicom(dataset: Any, mark: FileMark, name: str) -> None:
+def mark_dicom(dataset: Any, mark: FileMark | None, name: str) -> None:
     """Add a mark to a data set, in the place of an earlier one of Cascade.
 
     Args:
         dataset: `pydicom.Dataset`.
-        mark: the mark.
+        mark: the mark; None takes the earlier one out.
         name: the file's name, for error messages.
 
     Raises:
         OutputError: if the record is longer than DICOM allows.
     """
+    _unmark(dataset)
+    if mark is None:
+        return
     if len(mark.text) > LONG_TEXT:
         raise OutputError(
             f"cannot write {name}: its record has {len(mark.text):,} characters, and DICOM holds "
@@ -45,12 +48,9 @@ def mark_dicom(dataset: Any, mark: FileMark, name: str) -> None:
     equipment = _made("ContributingEquipment", name, mark)
     algorithm = _made("DerivationAlgorithm", name, mark)
     for sequence, item in ((EQUIPMENT, equipment), (ALGORITHMS, algorithm)):
-        others = [each for each in _items(dataset, sequence) if not _is_ours(each)]
-        dataset.pop(sequence, None)  # whose type may be wrong
-        setattr(dataset, sequence, [*others, item])
+        _put(dataset, sequence, [*_items(dataset, sequence), item])
     dataset.SyntheticData = "YES"
-    before = [each for each in _sentences(dataset) if not is_words(each)]
-    words = "; ".join([*before, mark.words])
+    words = "; ".join([*_sentences(dataset), mark.words])
     if len(words) <= SHORT_TEXT:  # what stood there goes first, and the sequences say the same
         dataset.DerivationDescription = words
 
@@ -61,6 +61,27 @@ def read_dicom_mark(dataset: Any) -> ReadMark:
         if _is_ours(item):
             return read_text(str(item.get("AlgorithmParameters", "")))
     return ReadMark({}, {})
+
+
+def _unmark(dataset: Any) -> None:
+    """Take out an earlier mark of Cascade; what others wrote stays."""
+    for sequence in (EQUIPMENT, ALGORITHMS):
+        items = _items(dataset, sequence)
+        others = [each for each in items if not _is_ours(each)]
+        if len(others) < len(items):
+            _put(dataset, sequence, others)
+            dataset.pop("SyntheticData", None)
+    sentences = list(_sentences(dataset))
+    before = [each for each in sentences if not is_words(each)]
+    if len(before) < len(sentences):
+        _put(dataset, "DerivationDescription", "; ".join(before))
+
+
+def _put(dataset: Any, keyword: str, value: Any) -> None:
+    """Put a value in the place of another one; an empty one takes its element out."""
+    dataset.pop(keyword, None)  # whose type may be wrong
+    if value:
+        setattr(dataset, keyword, value)
 
 
 def _made(kind: str, name: str, mark: FileMark) -> Any:

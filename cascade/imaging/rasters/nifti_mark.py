@@ -11,20 +11,23 @@ COMMENT = 6  # code of an extension that holds plain text
 DESCRIPTION_BYTES = 79  # of `descrip`, whose last byte stays zero
 
 
-def mark_nifti(header: Any, mark: FileMark, name: str) -> None:
+def mark_nifti(header: Any, mark: FileMark | None, name: str) -> None:
     """Add a mark to a header, in the place of an earlier one of Cascade.
 
     Args:
         header: of a nibabel image.
-        mark: the mark.
+        mark: the mark; None takes the earlier one out.
         name: the file's name, for error messages.
     """
     nifti = imported("nibabel.nifti1", "NIfTI", name)
     others = [each for each in header.extensions if not read_text(_content(each)).record]
-    comment = nifti.Nifti1Extension(COMMENT, mark.text.encode("ascii"))
-    header.extensions[:] = [*others, comment]
-    before = header["descrip"].item().rstrip(b"\0").decode("ascii", "replace")
-    if not before or is_words(before):  # else it is a note of another program
+    header.extensions[:] = others
+    if is_words(header["descrip"].item().decode("ascii", "replace")):
+        header["descrip"] = b""
+    if mark is None:
+        return
+    header.extensions.append(nifti.Nifti1Extension(COMMENT, mark.text.encode("ascii")))
+    if not header["descrip"].item():  # else it is a note of another program
         header["descrip"] = mark.words.encode("ascii")[:DESCRIPTION_BYTES]
 
 

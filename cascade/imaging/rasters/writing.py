@@ -117,7 +117,8 @@ def write_rasters(
         count: number of images.
         description: ASCII that says what the numbers are. TIFF alone has a place for it, unless it
             is OME-TIFF, where OME's own XML is.
-        mark: how a trained model made them; None to say nothing. `.npy` has no place for it.
+        mark: how a trained model made them; None to say nothing, also of an earlier mark of
+            Cascade in the file that they come from. `.npy` has no place for it.
 
     Raises:
         OutputError: if the format cannot hold the images, or the file cannot be written.
@@ -219,8 +220,7 @@ def _dicom(rasters: Iterator[Raster], path: Path, mark: FileMark | None) -> byte
         dataset.SeriesInstanceUID = uids.generate_uid(entropy_srcs=entropy)
     kinds = list(dataset.get("ImageType", ["", "SECONDARY"]))
     dataset.ImageType = ["DERIVED", *kinds[1:]]
-    if mark is not None:
-        mark_dicom(dataset, mark, name)
+    mark_dicom(dataset, mark, name)
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()
@@ -256,8 +256,7 @@ def _volume(
     slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
     has_slope = is_scaled(image) and origin.dtype is None
     result.header.set_slope_inter(*((slope, intercept) if has_slope else (1.0, 0.0)))
-    if mark is not None:
-        mark_nifti(result.header, mark, str(path))
+    mark_nifti(result.header, mark, str(path))
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import struct
 import subprocess
 import tracemalloc
@@ -62,6 +63,11 @@ def nifti(path: Path) -> None:
     nibabel.save(image, path)
 
 
+def plain_nifti(path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(nibabel.Nifti1Image(values(8, 12, 3, dtype="int16"), np.eye(4)), path)
+
+
 def dicom(path: Path) -> None:
     pydicom = pytest.importorskip("pydicom")
     source = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
@@ -80,6 +86,7 @@ MAKERS = {
     "a.dcm": dicom,
     "a.nii": nifti,
     "a.nii.gz": nifti,
+    "plain.nii": plain_nifti,
     "a.npz": lambda path: np.savez(path, image=values(2, 8, 12)),
 }
 
@@ -128,6 +135,43 @@ def test_a_second_mark_takes_the_place_of_the_first(name, tmp_path):
     if not name.endswith((".gz", ".npz")):
         assert b'"seed": 4' not in data  # nothing of the first one is left
         assert data.count(b'"seed": 3') == 1
+
+
+def content_without_ids(path: Path) -> object:
+    """All that a file says, without names and numbers that every file has of its own."""
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes())
+    if path.suffix == ".dcm":
+        dataset = pytest.importorskip("pydicom").dcmread(path)
+        del dataset.SOPInstanceUID, dataset.SeriesInstanceUID
+        return dataset
+    return re.sub(rb'UUID="urn:uuid:[^"]+"', b"", path.read_bytes())
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_file_written_without_a_mark_has_no_earlier_one_either(name, tmp_path):
+    MAKERS[name](tmp_path / name)
+    before = rasters(tmp_path / name)
+    bare, marked = tmp_path / f"bare-{name}", tmp_path / f"marked-{name}"
+    again = tmp_path / f"again-{name}"
+    write_rasters(bare, before, len(before))
+    write_rasters(marked, before, len(before), mark=RESTORED)
+    write_rasters(again, rasters(marked), len(before))
+    assert not read_mark(again).record
+    contents = [content_without_ids(each) for each in (bare, again)]
+    assert contents[0] == contents[1]
+
+
+def test_without_a_mark_dicom_keeps_what_others_say(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    dicom(tmp_path / "a.dcm")
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    dataset.SyntheticData, dataset.DerivationDescription = "YES", "a;  b ; c; "
+    dataset.save_as(tmp_path / "a.dcm")
+    write_rasters(tmp_path / "b.dcm", rasters(tmp_path / "a.dcm"))
+    again = pydicom.dcmread(tmp_path / "b.dcm")
+    assert (again.SyntheticData, again.DerivationDescription) == ("YES", "a;  b ; c;")
+    assert [each.Manufacturer for each in again.ContributingEquipmentSequence] == ["Somebody"]
 
 
 # ---- what other programs read -------------------------------------------------------------------
