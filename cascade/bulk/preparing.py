@@ -27,8 +27,8 @@ from cascade.imaging.rasters.reading import RASTER_SUFFIXES
 from cascade.restoration.expected_error import ExpectedError, How
 from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import check_writable_folder
-from cascade.saving.components import weights_digest
 from cascade.saving.pipelines import model_record
+from cascade.saving.stage_folder import stages_digest
 from cascade.stage import Stage
 
 ALONE = "results go to {name}; if several machines write there, give each its own part"
@@ -194,7 +194,7 @@ class Preparation:
             "command": self.command,
             "version": __version__,
             **model_record(self.request.model, self.request.adapters),
-            "weights": weights_digest(*running)[:16],
+            "weights": stages_digest(running),
             "stages": sampling,
             **({} if truncated == "refuse" else {"truncated": truncated}),
             **({} if self.request.metadata else {"metadata": False}),

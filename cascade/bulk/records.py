@@ -35,7 +35,7 @@ from cascade.imaging.rasters.reading import open_rasters, suffix_of
 from cascade.imaging.rasters.recorded import mark_in
 from cascade.saving.differences import flat
 
-NAMES_ONLY = ("model", "model_is_folder", "adapters")  # the weights' hash says more
+NAMES_ONLY = ("model", "model_is_folder", "adapters")  # the hash of the stages says more
 NAMES_ONLY += ("version", "truncated")  # which change nothing for the same input
 ABSENT = {"pages": "all", "seeds": 1}  # what a setting that is not recorded means
 INPUT, SIZE, PAGES = "input_sha256", "size_px", "page_count"

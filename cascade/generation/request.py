@@ -17,7 +17,7 @@ from cascade.imaging.picture_series import digest
 from cascade.imaging.reading import read_image
 from cascade.reporting.words import counted
 from cascade.sampling.overrides import Overrides
-from cascade.saving.components import weights_digest
+from cascade.saving.stage_folder import stages_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class Generation:
         stages = dict(run.items())
         return {
             "pipeline": name,
-            "weights": weights_digest(*stages.values())[:16],
+            "weights": stages_digest(stages.values()),
             "prompts": digest(self.prompts),
             "negative_prompt": self.negative_prompt or "",
             "like": None if self.like is None else digest([self.like.read_bytes().hex()]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,21 @@ def test_a_result_is_known_by_its_record_without_the_ledger(upscale, name):
     assert "is not an intact picture" in cut.err
 
 
+def test_a_model_of_another_range_is_another_model(upscale, command, model, tmp_path):
+    write_scan("a.tif")
+    assert upscale("a.tif", out="b.tif").code == 0
+    other = shutil.copytree(model, tmp_path / "other")
+    (file,) = other.rglob("stage.json")
+    config = json.loads(file.read_text())
+    config["contract"]["space"]["range"] = [-1000, 2000]
+    file.write_text(json.dumps(config))
+    again = ("upscale", "a.tif", "-o", "b.tif", "--model", other, "--device", "cpu", "--steps", 1)
+    done = command(*again)
+    assert (done.code, "b.tif" in done.err) == (1, True)
+    assert command(*again, "--overwrite").code == 0
+    assert read_mark(Path("b.tif")).record["model"] == "other"
+
+
 @pytest.mark.parametrize("name", ["a.tif", "a.nii.gz", "a.npz"])
 def test_maps_of_doubt_carry_the_same_mark(upscale, command, name):
     assert upscale(write_scan(name), "--map", "-n", 2).code == 0
@@ -202,6 +218,16 @@ def test_sound_files_of_others_are_not_called_damaged(command, tmp_path, shape, 
 
 
 # ---- between bands and colours ------------------------------------------------------------------
+
+
+def test_a_damaged_volume_is_one_line(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = bytearray(write_scan("a.nii").read_bytes())
+    data[70:72] = b"\5\5"  # the type of the numbers
+    Path("a.nii").write_bytes(data)
+    done = command("inspect", "a.nii")
+    assert done.code == 1
+    assert done.err.count("\n") == 1
 
 
 def test_a_format_without_a_place_for_the_mark_is_refused(tmp_path):

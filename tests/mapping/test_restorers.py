@@ -109,8 +109,8 @@ def test_a_process_loads_a_model_once(enlarging, scans, batch_of, monkeypatch):
 def test_weights_are_hashed_once_for_many_batches(enlarging, scans, batch_of, monkeypatch):
     models.kept_model.cache_clear()
     hashes = []
-    real = preparing.weights_digest
-    monkeypatch.setattr(preparing, "weights_digest", lambda *each: hashes.append(1) or real(*each))
+    real = preparing.stages_digest
+    monkeypatch.setattr(preparing, "stages_digest", lambda *each: hashes.append(1) or real(*each))
     upscaler = Upscaler(enlarging)
     results = [upscaler(batch_of(scans))["bytes"].tolist() for _ in range(3)]
     assert len(hashes) == 1

@@ -45,6 +45,7 @@ MARK, MARK_AT = b"DICM", 128
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 MEASURES, ORIENTATION = "PixelMeasuresSequence", "PlaneOrientationSequence"
 POSITION = "PlanePositionSequence"
+WORD_BYTES = {"OW": 2, "OL": 4, "OF": 4, "OD": 8, "OV": 8}  # of values that pydicom keeps as bytes
 
 
 @final
@@ -89,6 +90,16 @@ class DicomOrigin(Origin):
             resolution_unit=CENTIMETRES,
             is_generated=self.is_generated,
         )
+
+
+def to_little_endian(dataset: Any) -> None:
+    """Make the elements of a big-endian data set ready for a little-endian file."""
+    if dataset.original_encoding[1] is not False:
+        return
+    for element in dataset.iterall():  # which reads each of them as big-endian
+        if (size := WORD_BYTES.get(element.VR)) and isinstance(element.value, bytes):
+            element.value = np.frombuffer(element.value, f">u{size}").astype(f"<u{size}").tobytes()
+    dataset.set_original_encoding(False, True)
 
 
 def head_for(origins: Sequence[DicomOrigin]) -> Any:

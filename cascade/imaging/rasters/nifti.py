@@ -26,7 +26,7 @@ from cascade.imaging import opening
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.nifti_mark import read_nifti_mark
 from cascade.imaging.rasters.origin import Origin
-from cascade.imaging.rasters.packages import imported
+from cascade.imaging.rasters.packages import imported, silenced
 from cascade.imaging.rasters.raster import Raster, check_dtype
 from cascade.imaging.rasters.raster_file import MAX_BYTES, RasterFile, too_large
 
@@ -97,7 +97,7 @@ def open_nifti(data: bytes, name: str) -> Any:
         DataError: if it is damaged, too large, or of a kind that is not read.
     """
     nibabel = imported("nibabel", "NIfTI", name)
-    with opening.readable(name):
+    with opening.readable(name), silenced("nibabel"):
         if data.startswith(GZIP):
             with gzip.open(io.BytesIO(data)) as file:
                 data = file.read(MAX_BYTES + 1)

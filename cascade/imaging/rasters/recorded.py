@@ -17,7 +17,7 @@ from cascade.imaging.rasters.dicom_mark import read_dicom_mark
 from cascade.imaging.rasters.file_mark import ReadMark
 from cascade.imaging.rasters.nifti import GZIP, MARKS
 from cascade.imaging.rasters.nifti_mark import read_nifti_mark
-from cascade.imaging.rasters.packages import imported
+from cascade.imaging.rasters.packages import imported, silenced
 from cascade.imaging.rasters.reading import PICTURE, raster_format
 from cascade.imaging.xmp_packets import PacketError
 
@@ -73,7 +73,7 @@ def _of_nifti(data: bytes, name: str) -> ReadMark:
     A file states how long its header is, and a short packed one can unpack to any length, so that
     headers longer than `MOST_HEADER_BYTES` are not read.
     """
-    with opening.readable(name):
+    with opening.readable(name), silenced("nibabel"):
         nibabel = imported("nibabel", "NIfTI", name)
         packed = io.BytesIO(data)
         with gzip.open(packed) if data.startswith(GZIP) else packed as file:

@@ -28,7 +28,7 @@ from cascade.imaging.metadata import Metadata
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_writing import write_picture
 from cascade.imaging.rasters.arrays import ArrayOrigin
-from cascade.imaging.rasters.dicom import DicomOrigin, head_for
+from cascade.imaging.rasters.dicom import DicomOrigin, head_for, to_little_endian
 from cascade.imaging.rasters.dicom_mark import mark_dicom
 from cascade.imaging.rasters.dicom_numbers import FRAMES, SHARED
 from cascade.imaging.rasters.file_mark import FileMark
@@ -206,6 +206,7 @@ def _dicom(rasters: Iterator[Raster], path: Path, mark: FileMark | None) -> byte
         else:
             frames.append(np.moveaxis(raster.values, 0, -1).astype(dtype))
     dataset = head_for(origins)
+    to_little_endian(dataset)
     meaning = dataset.PhotometricInterpretation if frames[0].ndim == 2 else "RGB"
     dataset.file_meta.TransferSyntaxUID = uids.ExplicitVRLittleEndian
     for key in ("SmallestImagePixelValue", "LargestImagePixelValue", "NumberOfFrames"):

@@ -282,6 +282,20 @@ def test_dicom_says_it_in_elements_of_the_standard(tmp_path):
     assert json.loads(algorithm.AlgorithmParameters)["cascade"] == SETTINGS
 
 
+def test_big_endian_dicom_is_written_in_the_usual_order(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    files = Path(pydicom.__file__).parent / "data" / "test_files"
+    dataset = pydicom.dcmread(files / "MR_small_bigendian.dcm")
+    dataset.RedPaletteColorLookupTableData = b"\1\2\3\4"
+    dataset.save_as(tmp_path / "a.dcm")
+    write_rasters(tmp_path / "b.dcm", rasters(tmp_path / "a.dcm"), mark=RESTORED)
+    again, usual = pydicom.dcmread(tmp_path / "b.dcm"), pydicom.dcmread(files / "MR_small.dcm")
+    assert again.file_meta.TransferSyntaxUID.is_little_endian
+    assert np.array_equal(again.pixel_array, usual.pixel_array)
+    assert again.RedPaletteColorLookupTableData == b"\2\1\4\3"
+    assert (again.PixelSpacing, again.EchoTime) == (usual.PixelSpacing, usual.EchoTime)
+
+
 @pytest.mark.parametrize(
     "keyword", ["DerivationAlgorithmSequence", "ContributingEquipmentSequence"]
 )
