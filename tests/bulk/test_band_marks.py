@@ -185,6 +185,31 @@ def test_what_a_model_drew_stays_marked_as_that(upscale, name):
     assert read_mark(Path("out", name)).mark["DigitalSourceType"] == GENERATED
 
 
+@pytest.fixture(scope="module")
+def grey_model(saved_pipeline, tmp_path_factory) -> str:
+    """Folder of a saved pipeline that doubles grey pictures as bands."""
+    contract = Contract(Space(size_px=16, channels=1, range=(0, 250)), (LowResolution(size_px=8),))
+    return saved_pipeline("up", contract, tmp_path_factory.mktemp("model") / "grey-x2")
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_pictures_that_a_model_drew_stay_marked_as_bands(
+    command, grey_model, tmp_path, monkeypatch, mode, suffix
+):
+    monkeypatch.chdir(tmp_path)
+    source = Path(f"a{suffix}")
+    pixels = np.random.default_rng(0).integers(0, 250, (10, 12)).astype(np.uint8)
+    picture = Image.fromarray(pixels).convert(mode)
+    if mode == "LA":
+        picture.putpixel((0, 0), (9, 0))
+    for kind, mark in (("generated", GENERATED), ("restored", RESTORED)):
+        save_marked(picture, source, kind)
+        options = ("--model", grey_model, "--device", "cpu", "--steps", 1, "-o", f"{kind}.tif")
+        assert command("upscale", source, *options).code == 0
+        assert read_mark(Path(f"{kind}.tif")).mark["DigitalSourceType"] == mark
+
+
 def test_maps_of_doubt_of_several_pages_say_it_too(upscale):
     mark = FileMark(source="generated", settings={"model": "m"})
     write_rasters(Path("a.tif"), [Raster(values=numbers(1, 10, 12))] * 2, 2, mark=mark)

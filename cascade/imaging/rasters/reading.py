@@ -2,7 +2,7 @@
 
 TIFF, DICOM, NIfTI, `.npy` and `.npz` are read as they are. Every other format is one for colour
 pictures and is read as such (`picture_reading.py`): grey is one band, colour three, and fully
-transparent pixels are missing.
+transparent pixels are missing. Of its metadata, only the mark that a model drew it counts.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import BinaryIO, final
 import numpy as np
 
 from cascade.errors import DataError
+from cascade.imaging.marks import says_generated
 from cascade.imaging.opening import IMAGE_SUFFIXES, format_of, read_bytes
 from cascade.imaging.picture_reading import decode_picture
 from cascade.imaging.rasters.arrays import NPY_HEAD, NPZ_HEAD, ArrayFile
@@ -24,6 +25,7 @@ from cascade.imaging.rasters.nifti import NiftiFile, is_nifti
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.raster_file import RasterFile
 from cascade.imaging.rasters.tiff_bands import TiffBandsFile
+from cascade.imaging.rasters.tiff_origin import TiffOrigin
 
 RASTER_SUFFIXES = IMAGE_SUFFIXES | {
     ".btf", ".tf8", ".dcm", ".dicom", ".ima", ".nii", ".nii.gz", ".npy", ".npz",
@@ -142,10 +144,13 @@ class _PictureFile(RasterFile):
 def _raster_of_picture(data: bytes, name: str) -> Raster:
     """A colour picture or a grey one, in the numbers of its file."""
     picture = decode_picture(data, name)
+    is_generated = says_generated(picture.metadata.xmp)
+    origin = TiffOrigin(tags={}, is_generated=True) if is_generated else None
     values = picture.colour.numpy()
     if picture.alpha is None or (picture.alpha != 0).all():
-        return Raster(values=values)
+        return Raster(values=values, origin=origin)
     if picture.bits == 16:
         raise DataError(f"{name}: has transparency and 16 bits; save it as TIFF with nodata.")
     hidden = np.broadcast_to(picture.alpha.numpy() == 0, values.shape)
-    return Raster(values=np.where(hidden, np.float32(np.nan), values.astype(np.float32)))
+    values = np.where(hidden, np.float32(np.nan), values.astype(np.float32))
+    return Raster(values=values, origin=origin)
