@@ -244,6 +244,10 @@ NO_IMAGE = (
     "stage 'decoder' takes latents of 4 channels, 8 px, and no image; give latents as "
     'inputs={"latents": tensor}, or leave image out.'
 )
+TOO_LARGE = (
+    "latents must be finite numbers; their standard deviation is 1, and none may be beyond 10,000. "
+    "Got infinite ones, NaN, or larger ones."
+)
 
 
 @pytest.mark.parametrize(
@@ -260,9 +264,12 @@ NO_IMAGE = (
             "start_at 'base' does not fit 'latents', with which a run starts at 'decoder'; leave "
             "start_at out.",
         ),
+        ({"inputs": {"latents": LATENTS * torch.nan}}, TOO_LARGE),
+        ({"inputs": {"latents": LATENTS.double() + 1e300}}, TOO_LARGE),
         (
-            {"inputs": {"latents": LATENTS * torch.nan}},
-            "latents must be finite numbers, got infinite ones or NaN.",
+            {"inputs": {"latents": LATENTS.to(torch.float8_e4m3fn)}},
+            "latents must be a tensor (B, 4, 8, 8) of floats, got (2, 4, 8, 8) of "
+            "torch.float8_e4m3fn.",
         ),
         (
             {"inputs": {"latents": LATENTS}, "num_images": 3},

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 from torch import Tensor
 
 from cascade.arguments import shown
@@ -22,6 +23,9 @@ from cascade.conditioning.signals import Signals
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.space import Size, Space
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LARGEST = 10_000  # beyond any latent; much larger numbers overflow in a decoder
 
 
 @final
@@ -125,14 +129,18 @@ class Latents(Condition):
 
         Raises:
             ContractError: if they are not (B, c, h, w) of finite floats, where h and w are those of
-                the stage's images divided by f.
+                the stage's images divided by f, or are so large that no decoder could take them.
         """
         own = self.image_space(space)
         shape = (own.channels, *own.size)
-        is_tensor = isinstance(latents, Tensor) and latents.is_floating_point()
-        if is_tensor and latents.ndim == 4 and tuple(latents.shape[1:]) == shape and len(latents):
-            if not latents.isfinite().all():
-                raise ContractError("latents must be finite numbers, got infinite ones or NaN.")
+        is_tensor = isinstance(latents, Tensor) and latents.dtype in FLOATS
+        is_dense = is_tensor and latents.layout == torch.strided and not latents.is_meta
+        if is_dense and latents.ndim == 4 and tuple(latents.shape[1:]) == shape and len(latents):
+            if not (latents.abs() <= LARGEST).all():
+                raise ContractError(
+                    "latents must be finite numbers; their standard deviation is 1, and none may "
+                    f"be beyond {LARGEST:,}. Got infinite ones, NaN, or larger ones."
+                )
             return
         kind = f"{tuple(latents.shape)} of {latents.dtype}" if isinstance(latents, Tensor) else ""
         raise ContractError(

@@ -98,7 +98,8 @@ class Editing:
             hole: (h, w) bool, the hole of the whole picture.
         """
         side_px = THIN * first.scale
-        if self.strength < 1 or not first.enlarges or not is_wide(hole, side_px + 1):
+        is_filled = self.strength == 1 and first.enlarges and not hole.all()
+        if not is_filled or not is_wide(hole, side_px + 1):
             return ""
         return (
             f"has a hole wider than {side_px} px, and an upsampler fills such places smoothly; a "

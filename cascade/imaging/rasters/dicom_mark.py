@@ -1,7 +1,7 @@
 """The mark of a trained model in DICOM, in elements of the standard (PS3.3).
 
-- Synthetic Data (C.12.1): whether content "was made artificially rather than being a faithful
-  representation of acquired data".
+- Synthetic Data (C.12.1): whether "some or all of the content of this instance was made
+  artificially rather than being a faithful representation of acquired data".
 - Contributing Equipment Sequence (C.12.1): tool, model and version, with the purpose *Synthesizing
   Equipment* (CID 7005), which the note on Synthetic Data names.
 - Derivation Description (C.7.6.1): the mark in one line, after what stood there.

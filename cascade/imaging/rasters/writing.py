@@ -266,7 +266,7 @@ def _save_nifti(image: Any, path: Path, *, packed: bool) -> None:
         if not packed:
             image.to_stream(file)
             return
-        with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as stream:
+        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream:  # equal results, equal bytes
             image.to_stream(stream)
 
 
