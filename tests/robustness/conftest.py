@@ -21,6 +21,9 @@ from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
+from cascade.imaging.rasters.dicom_mark import mark_dicom
+from cascade.imaging.rasters.file_mark import FileMark
+from cascade.imaging.rasters.nifti_mark import mark_nifti
 from cascade.pipeline import CascadePipeline
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
@@ -126,14 +129,20 @@ def _numbers() -> dict[str, bytes]:
     volume = nibabel.Nifti1Image(np.stack([values.T, values.T + 1], -1), np.eye(4))
     dataset = pydicom.dcmread(Path(pydicom.__file__).parent / "data/test_files/MR_small.dcm")
     dataset.Rows, dataset.Columns, dataset.PixelData = 10, 12, values.tobytes()
-    array, archive, tiff, dicom = (io.BytesIO() for _ in range(4))
+    mark = FileMark(source="generated", settings={"command": "generate", "seed": 3})
+    mark_dicom(dataset, mark, "a.dcm")
+    mark_nifti(volume.header, mark, "a.nii")
+    array, archive, marked, tiff, dicom = (io.BytesIO() for _ in range(5))
     np.save(array, values)
     np.savez_compressed(archive, first=values, second=values + 1)
-    tifffile.imwrite(tiff, values.astype(np.float32), extratags=[(42113, "s", 0, "5", True)])
+    np.savez(marked, image=values, cascade=np.array(mark.text))
+    tags = [(42113, "s", 0, "5", True), (700, "B", len(mark.packet), mark.packet, True)]
+    tifffile.imwrite(tiff, values.astype(np.float32), extratags=tags)
     dataset.save_as(dicom)
     return {
         "a.npy": array.getvalue(),
         "a.npz": archive.getvalue(),
+        "marked.npz": marked.getvalue(),
         "a.tif": tiff.getvalue(),
         "a.dcm": dicom.getvalue(),
         "a.nii": volume.to_bytes(),

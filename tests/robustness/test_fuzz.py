@@ -146,12 +146,13 @@ def picture(cases: Cases, draw: Run) -> None:
 
 
 def numbers(cases: Cases, draw: Run) -> None:
-    """A file of measured numbers with damaged bytes, upscaled by a model of bands."""
+    """A marked file of measured numbers, damaged: upscaled by a model of bands and inspected."""
     name, data = draw(st.sampled_from(sorted(cases.sound.numbers.items())))
     damaged = draw(damaged_bytes(gzip.decompress(data) if name.endswith(".gz") else data))
     if name.endswith(".gz"):  # what is packed is damaged, or the packed file
         damaged = draw(st.sampled_from([gzip.compress(damaged), draw(damaged_bytes(data))]))
     cases.run(*upscaling(cases, name, damaged, cases.sound.doubler), reads=read_raster)
+    cases.run("inspect", cases.folder / name, reads=read_raster)
 
 
 RECORDS = [
