@@ -160,6 +160,7 @@ class Contents:
         truncated: names of the images that were used though their end is missing.
         bands: the smallest and the largest number of each band in any image.
         missing: share of the numbers that are NaN or nodata in [0, 1], by image.
+        wide: number of channels of the images of which a picture shows only some.
     """
 
     limits: ValueRange | None = None
@@ -171,6 +172,7 @@ class Contents:
     truncated: list[str] = field(default_factory=list)
     bands: dict[int, Range] = field(default_factory=dict)
     missing: dict[str, float] = field(default_factory=dict)
+    wide: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, facts: FileFacts, values: ImageValues | BandValues) -> None:
         """Count one image."""
@@ -183,6 +185,8 @@ class Contents:
         self.numbers.setdefault(values.bits, NumbersInUse(values.bits)).add(values)
         self.clipped.update({name: values.outside} if values.outside > 0 else {})
         self.truncated += [name] if values.truncated else []
+        if left_out(facts, alpha=values.alpha):
+            self.wide[name] = facts.channels
 
     def _add_bands(self, name: str, facts: FileFacts, values: BandValues) -> None:
         bands = "1 band" if facts.channels == 1 else f"{facts.channels} bands"
@@ -237,6 +241,13 @@ class Contents:
                 f"{_images(len(self.missing))} with NaN or nodata: up to "
                 f"{percentage(max(self.missing.values()))} of an image{hint}"
             )
+        if self.wide:
+            most = max(self.wide.values())
+            lines.append(
+                f"{_images(len(self.wide))} of up to {most} channels, of which only those of a "
+                f"picture are read; to read all as numbers, give --bands {most}, and in a recipe "
+                f"space.channels={most}{hint}"
+            )
         return lines
 
     def remarks_by_image(self) -> list[str]:
@@ -244,7 +255,8 @@ class Contents:
         truncated = [f"truncated, kept: {name}" for name in self.truncated]
         clipped = [f"clipped: {name}: {percentage(s)}" for name, s in self.clipped.items()]
         missing = [f"NaN or nodata: {name}: {percentage(s)}" for name, s in self.missing.items()]
-        return [*truncated, *clipped, *missing]
+        wide = [f"channels left out: {name}: {count} in all" for name, count in self.wide.items()]
+        return [*truncated, *clipped, *missing, *wide]
 
     def narrow_ranges(self) -> list[NarrowRange]:
         """The bit depths whose images use so few numbers that a range should be stated.
@@ -259,13 +271,19 @@ class Contents:
 
 def mode_of(facts: FileFacts, *, alpha: bool) -> str:
     """Describe how a file stores its pixels, such as `RGB with alpha, 8 bits, 4 channels`."""
-    plain = CHANNELS_OF_KIND.get(facts.kind, 3)
     with_alpha = " with alpha" if alpha else ""
-    if facts.channels > plain and not alpha:
-        with_alpha = f" with {facts.channels - plain} more"
+    if count := left_out(facts, alpha=alpha):
+        with_alpha = f" with {count} more"
     bits = "1 bit" if facts.bits == 1 else f"{facts.bits} bits"
     channels = "1 channel" if facts.channels == 1 else f"{facts.channels} channels"
     return f"{facts.kind}{with_alpha}, {bits}, {channels}"
+
+
+def left_out(facts: FileFacts, *, alpha: bool) -> int:
+    """Number of the channels of a file that a picture has no place for."""
+    if alpha:
+        return 0
+    return max(0, facts.channels - CHANNELS_OF_KIND.get(facts.kind, 3))
 
 
 def counted(counts: Counter[str]) -> str:

@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from cascade.data.sources import open_source
@@ -148,6 +149,20 @@ def test_bands_are_checked_and_built_into_shards_with_their_range(command, tmp_p
     wrong = command("data", "check", folder, "--bands", 3)
     assert wrong.code == 1
     assert "has the shape (2, 8, 8), in which neither" in wrong.out
+
+
+def test_channels_that_a_picture_has_no_place_for_are_counted(command, tmp_path):
+    (tmp_path / "tiles").mkdir()
+    options = {"photometric": "minisblack", "planarconfig": "contig"}
+    for count, name in ((5, "a"), (2, "b")):
+        tile = np.full((16, 16, count), 900, np.uint16)
+        tifffile.imwrite(tmp_path / f"tiles/{name}.tif", tile, **options)
+    Image.new("L", (16, 16)).save(tmp_path / "tiles/c.png")
+    checked = command("data", "check", tmp_path / "tiles", "--verbose")
+    words = "2 images of up to 5 channels, of which only those of a picture are read; to read all"
+    assert words in checked.out
+    assert f"channels left out: {tmp_path / 'tiles/a.tif'}: 5 in all" in checked.out
+    assert "c.png" not in checked.out
 
 
 def test_slices_of_one_file_that_are_too_small_have_one_line(command, tmp_path):
