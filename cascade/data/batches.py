@@ -84,7 +84,7 @@ def load_batches(
     if len(images.source) < positions.batch_size:
         raise DataError(
             f"{len(images.source)} images are too few for a batch of {positions.batch_size}; add "
-            "images or use a smaller batch."
+            "images or lower train.batch_size."
         )
     for batch in load_in_order(_Batches(images), positions, workers=workers):
         if isinstance(batch, CascadeError):
