@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 
 import pytest
@@ -102,10 +103,13 @@ def test_stage_one_predicts_what_diffusers_predicts(sources, t5):
     asked = request(stage, prompt=texts)
     signals = request_signals(stage.conditions, asked)
     against = against_signals(stage.conditions, asked, signals)
+    unet, exact = copy.deepcopy(unet).double(), copy.deepcopy(stage).double()
     with torch.no_grad():
         for own, prompts in ((signals, texts), (against, ["", ""])):
-            expected = unet(x, T, encoder_hidden_states=padded(t5, prompts)).sample
-            torch.testing.assert_close(stage.predict(x, T, own), expected, rtol=1e-5, atol=1e-5)
+            tokens = padded(t5, prompts).double()
+            expected = unet(x.double(), T, encoder_hidden_states=tokens).sample
+            predicted = exact.predict(x.double(), T, own)
+            torch.testing.assert_close(predicted, expected, rtol=1e-5, atol=1e-5)
     assert stage.process.learned_variance
     assert stage.process.schedule.kind == "cosine"
     assert stage.sampling.threshold == "dynamic"
@@ -132,14 +136,16 @@ def test_stage_two_takes_the_upscaled_image_with_noise_and_its_step(sources, t5)
     torch.testing.assert_close(
         signals.channels["low_resolution"].image, noised, rtol=1e-5, atol=1e-5
     )
+    unet, stage = copy.deepcopy(unet).double(), copy.deepcopy(stage).double()
     with torch.no_grad():
         expected = unet(
-            torch.cat([x, noised], dim=1),
+            torch.cat([x, signals.channels["low_resolution"].image], dim=1).double(),
             T,
-            encoder_hidden_states=padded(t5, texts),
+            encoder_hidden_states=padded(t5, texts).double(),
             class_labels=step,
         ).sample
-        torch.testing.assert_close(stage.predict(x, T, signals), expected, rtol=1e-4, atol=1e-5)
+        predicted = stage.predict(x.double(), T, signals)
+    torch.testing.assert_close(predicted, expected, rtol=1e-5, atol=1e-5)
     assert stage.sampling.threshold == "static"
 
 
