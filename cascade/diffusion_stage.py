@@ -291,6 +291,10 @@ class DiffusionStage(Stage):
             facts={key: text for each in self.conditions for key, text in each.facts().items()},
         )
 
+    def meaning(self) -> dict[str, Any]:
+        noise = {"schedule": self.process.schedule.config(), "process": self.process.config()}
+        return {**super().meaning(), **noise}
+
     # ---- saving and loading ---------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:

@@ -7,6 +7,8 @@ that it takes.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.tiles import Tiles
 from cascade.sampling.walk import Hooks
 from cascade.saving.atomic import atomic_folder
+from cascade.saving.components import weights_digest
 from cascade.saving.model_card import StageSummary
 from cascade.saving.stage_folder import stage_entries, write_config
 from cascade.space import Size, Space
@@ -222,6 +225,10 @@ class Stage(nn.Module, ABC):
         other.contract = contract
         return other
 
+    def meaning(self) -> dict[str, Any]:
+        """What the numbers of the weights stand for, as plain values."""
+        return {"contract": self.contract.to_dict()}
+
     # ---- saving ---------------------------------------------------------------------------------
 
     @abstractmethod
@@ -258,3 +265,14 @@ class Stage(nn.Module, ABC):
         Raises:
             WeightsError: if the folder is missing, incomplete, damaged, or of another kind.
         """
+
+
+def stages_digest(stages: Iterable[Stage]) -> str:
+    """Hash what stages are: their weights and what these stand for, without sampling settings.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    stages = list(stages)
+    text = json.dumps([weights_digest(*stages), *(stage.meaning() for stage in stages)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

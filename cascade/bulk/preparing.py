@@ -28,8 +28,7 @@ from cascade.restoration.expected_error import ExpectedError, How
 from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import check_writable_folder
 from cascade.saving.pipelines import model_record
-from cascade.saving.stage_folder import stages_digest
-from cascade.stage import Stage
+from cascade.stage import Stage, stages_digest
 
 ALONE = "results go to {name}; if several machines write there, give each its own part"
 OnProgress = Callable[[ProgressUpdate], None]

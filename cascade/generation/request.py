@@ -17,7 +17,7 @@ from cascade.imaging.picture_series import digest
 from cascade.imaging.reading import read_image
 from cascade.reporting.words import counted
 from cascade.sampling.overrides import Overrides
-from cascade.saving.stage_folder import stages_digest
+from cascade.stage import stages_digest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -21,12 +20,9 @@ from cascade.networks.backbones import NETWORKS
 from cascade.networks.imported_networks import StageADMUNet, StageUNet2D
 from cascade.networks.stage_network import StageNetwork
 from cascade.sampling.settings import SamplingSettings
-from cascade.saving.components import load_component, read_json, save_component, weights_digest
+from cascade.saving.components import load_component, read_json, save_component
 from cascade.saving.differences import differences
 from cascade.saving.pipelines import DOUBT
-
-if TYPE_CHECKING:
-    from cascade.stage import Stage
 
 
 class Configured(Protocol):
@@ -71,18 +67,6 @@ def diffusion_config(
         "process": process.config(),
         "sampling": sampling.to_dict(),
     }
-
-
-def stages_digest(stages: Iterable[Stage]) -> str:
-    """Hash what stages are: weights, contract, schedule and prediction, without sampling settings.
-
-    Returns:
-        16 hexadecimal digits.
-    """
-    stages = list(stages)
-    configs = [{**stage.config(), "sampling": None} for stage in stages]
-    text = json.dumps([weights_digest(*stages), *configs])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
