@@ -369,11 +369,13 @@ def test_an_upsampler_says_that_it_fills_wide_holes_smoothly(upsampler, height, 
 
 
 def test_nothing_is_said_of_holes_that_an_upsampler_does_not_fill(upsampler, base_stage):
+    wide = hole_at((40, 40), slice(0, 40), slice(0, 39))
     whole = hole_at((40, 40), slice(0, 40), slice(0, 40))
-    assert Editing().remark(upsampler.contract, whole) != ""
+    assert Editing().remark(upsampler.contract, wide) != ""
     assert Editing().remark(upsampler.contract, ~whole) == ""
-    assert Editing(strength=0.5).remark(upsampler.contract, whole) == ""
-    assert Editing().remark(base_stage.contract, whole) == ""
+    assert Editing().remark(upsampler.contract, whole) == ""  # which is refused
+    assert Editing(strength=0.5).remark(upsampler.contract, wide) == ""
+    assert Editing().remark(base_stage.contract, wide) == ""
 
 
 def test_the_hole_of_a_picture_lies_in_its_grown_mask_and_its_borders():
