@@ -30,10 +30,10 @@ from cascade.restoration.editing import Editing
 from cascade.restoration.restoring import Restoration
 from cascade.restoration.upscaling import Upscaling
 from cascade.saving.atomic import atomic_file
-from cascade.saving.components import read_json, weights_digest
+from cascade.saving.components import read_json
 from cascade.saving.pipelines import DOUBT
 from cascade.space import Space
-from cascade.stage import Stage
+from cascade.stage import Stage, stages_digest
 
 Std = TypeVar("Std", Tensor, Raster)
 How = Upscaling | Colouring | Restoration | Editing
@@ -192,7 +192,8 @@ def load_expected_error(folder: Path) -> ExpectedError | None:
 
 def model_digest(stages: Sequence[Stage]) -> str:
     """A hash of the weights and of all settings of stages."""
-    text = json.dumps([weights_digest(*stages), *(stage.config() for stage in stages)])
+    settings = [stage.sampling.to_dict() for stage in stages]
+    text = json.dumps([stages_digest(stages), settings])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -27,6 +27,7 @@ from cascade.engines.exporting import RECORD, export_networks
 from cascade.engines.running import with_engine
 from cascade.errors import ContractError, WeightsError
 from cascade.pipeline import CascadePipeline
+from cascade.restoration.expected_error import model_digest
 from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.space import Space
 from cascade.stage import Run
@@ -262,6 +263,15 @@ def test_generate_and_upscale_take_an_engine(command, saved, exported, tmp_path)
     picture = tmp_path / "a" / "00000.png"
     done = command("upscale", picture, "-o", tmp_path / "b", "--model", saved, "--engine", exported)
     assert done.out == "1 upscaled\n"
+
+
+def test_errors_that_were_measured_without_an_engine_are_not_those_of_a_model_on_one(
+    saved, exported
+):
+    pipeline = CascadePipeline.from_pretrained(saved)
+    stages = [stage for _, stage in pipeline.stages.items()]
+    running = [stage for _, stage in pipeline.with_engine(str(exported)).stages.items()]
+    assert model_digest(running) != model_digest(stages)
 
 
 def test_an_engine_does_not_compute_on_an_accelerator(command, saved, exported, monkeypatch):
