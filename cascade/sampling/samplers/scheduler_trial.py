@@ -24,7 +24,7 @@ from cascade.sampling.thresholding import Thresholding
 
 PIXELS = 1 << 12
 SPREAD = 0.5
-TOLERANCE = 0.15  # of alpha and sigma: some schedulers draw noise, or approximate between timesteps
+TOLERANCE = 0.11  # of alpha and sigma: some schedulers draw noise, or approximate between timesteps
 LEAST_CONTRAST = 0.5  # of what ddim leaves in as many steps
 MOST_CONTRAST = 1.2
 _passed: set[tuple[str, int, str, bytes]] = set()
