@@ -121,10 +121,14 @@ def save_checkpoint(
 
 def _tensors(state: RunState) -> dict[str, dict[str, Tensor]]:
     """The contents of each safetensors file, by file name."""
-    moments = named_moments(state.parameters(), state.optimisers)
-    parts = (state.stage.state_dict(), _averages(state), moments)
-    files = dict(zip(TENSOR_FILES, parts, strict=True))
-    return files if state.learned is None else files | {LEARNED_FILE: state.learned.state_dict()}
+    files: dict[str, dict[str, Tensor]] = {
+        "stage.safetensors": state.stage.state_dict(),
+        "ema.safetensors": _averages(state),
+        "optimisers.safetensors": named_moments(state.parameters(), state.optimisers),
+    }
+    if state.learned is not None:
+        files[LEARNED_FILE] = state.learned.state_dict()
+    return files
 
 
 def _write(
