@@ -64,7 +64,7 @@ class TrainSection(Section):
             for none. None is a tenth of `images`, at most 50,000.
         validate_count: most validation images that are measured, and training images beside them;
             the same ones every time.
-        patience: measurements without a lower held-out loss after which the run ends; 0 to go on.
+        patience: measurements without a lower validation loss after which the run ends; 0 to go on.
         trackers: what records the curves.
         workers: data worker processes.
     """
