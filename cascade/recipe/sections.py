@@ -75,8 +75,8 @@ class DiffusionSection(Section):
         logit_std: standard deviation for `logit_normal`.
         learned_variance: whether the network also predicts the variance of a DDPM step.
         residual_std: for stages with an image condition that predict x0: predict only the residual
-            to that image. The value is the residual's root mean square on the scale [-1, 1]; `cascade
-            validate` measures it. None predicts the whole image.
+            to that image. The value is the residual's root mean square on the scale [-1, 1];
+            `cascade validate` measures it. None predicts the whole image.
     """
 
     schedule: Literal["cosine", "linear"] = "cosine"
