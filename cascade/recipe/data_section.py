@@ -58,7 +58,7 @@ class DataSection(Section):
         truncated: JPEG files whose end is missing: `refuse` counts them as broken, `keep` takes
             what is there.
         cache_mib: memory for decoded images in MiB, per data worker.
-        max_broken_share: largest share of broken images, and of labels out of step, before the run
+        max_broken_share: largest share of broken images, and of mismatched labels, before the run
             stops.
         name_pattern: regular expression on file names, whose named groups are labels.
         cache_dir: folder for copies of remote shards, embeddings of captions and pictures, and
