@@ -136,7 +136,7 @@ class Trainer:
         is_measured = images is not None and self.settings.validation_interval_images > 0
         if self.settings.patience > 0 and not is_measured:
             raise CascadeError(
-                "an early stop needs a held-out loss; give validation images and an interval at "
+                "an early stop needs a validation loss; give validation images and an interval at "
                 "which to measure them, or no patience."
             )
         if images is None:
@@ -229,7 +229,7 @@ class Trainer:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether the held-out loss has not fallen for as long as the settings allow."""
+        """Whether the validation loss has not fallen for as long as the settings allow."""
         return self.validation is not None and self.validation.exhausted
 
     def _batches(self) -> Iterator[Batch]:

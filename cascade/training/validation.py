@@ -1,4 +1,4 @@
-"""Measures the held-out loss of a run, keeps its best stage, and says when to stop.
+"""Measures the validation loss of a run, keeps its best stage, and says when to stop.
 
 A measurement changes nothing about the training: it draws from seeds of its own, on a copy of the
 stage with averaged weights. Images, crops, noise and times are the same every time, so that the
@@ -139,7 +139,7 @@ class Validation:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the held-out loss has not fallen for as long as the settings allow."""
+        """Whether the validation loss has not fallen for as long as the settings allow."""
         return 0 < self.settings.patience <= waited(self._losses)
 
     def lacks(self, images_seen: int) -> bool:
@@ -232,7 +232,7 @@ class Validation:
             is_best = best.images == images_seen
             place = ", the lowest so far" if is_best else f", lowest after {best.images:,} images"
         logger.info(
-            "held-out loss %.4g after %s images (training images %.4g)%s.",
+            "validation loss %.4g after %s images (training images %.4g)%s.",
             values["loss"],
             f"{images_seen:,}",
             values[TRAINING_LOSS],
@@ -240,7 +240,7 @@ class Validation:
         )
         if self.exhausted:
             logger.info(
-                "stopping early: the held-out loss has not fallen in %s measurements.",
+                "stopping early: the validation loss has not fallen in %s measurements.",
                 self.settings.patience,
             )
 
@@ -253,7 +253,7 @@ class Validation:
         """Log each broken image once."""
         for name in dict.fromkeys(name for each in chunks for name in each.broken):
             if name not in self._broken and self.accelerator.is_main_process:
-                logger.warning("skipping a broken image in measuring the held-out loss: %s", name)
+                logger.warning("skipping a broken image in measuring the validation loss: %s", name)
             self._broken.add(name)
 
     def _digest_of_images(self) -> str:
