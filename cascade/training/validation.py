@@ -51,7 +51,7 @@ LEVEL_IMAGES = 64  # at most, whose loss is measured at each of the noise levels
 MEASUREMENTS = 10  # in a run, unless they would be too close to each other or too far apart
 LONGEST_INTERVAL_IMAGES = 50_000
 SHORTEST_INTERVAL = 16  # times the images measured; one costs as much as training on
-                        # one and a half times as many
+# one and a half times as many
 Values = dict[str, list[float]]  # of each image, by figure
 Figures = Callable[[Stage, Batch, int], dict[str, Tensor]]  # of a batch and its first position
 Task = Callable[[Stage], tuple[Values, tuple[str, ...]]]  # measures a chunk, and names broken ones
