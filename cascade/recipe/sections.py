@@ -52,7 +52,7 @@ class SpaceSection(Section):
     kind: Literal["pixels", "latents", "embeddings"] = "pixels"
     range: Pairs = (0.0, 255.0)
     unit: str = ""
-    resize_kernel: Literal["bicubic", "bilinear", "area", "nearest"] = "bicubic"
+    resize_kernel: Literal["bicubic", "bilinear", "area"] = "bicubic"
     show: tuple[Whole, ...] = ()
     colour_map: Literal["grey", "viridis", "plasma", "cividis", "turbo", "hot", "seismic"] = "grey"
 

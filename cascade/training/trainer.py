@@ -133,7 +133,7 @@ class Trainer:
             )
 
     def _make_validation(self, images: TrainingImages | TensorDataset | None) -> Validation | None:
-        is_measured = images is not None and self.settings.validation_interval_images > 0
+        is_measured = images is not None and self.settings.validate_every_images != 0
         if self.settings.patience > 0 and not is_measured:
             raise CascadeError(
                 "an early stop needs a validation loss; give validation images and an interval at "
@@ -214,7 +214,7 @@ class Trainer:
                     self._save()
                 if self._crossed(self.settings.sample_every_images):
                     self._draw_samples()
-                if self._crossed(self.settings.validation_interval_images):
+                if self.validation is not None and self._crossed(self.validation.interval_images):
                     self._validate()
                 if stopping:
                     break

@@ -492,15 +492,21 @@ def test_another_path_leaves_out_the_recipe_s_own_validation_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "interval"),
+    ("values", "measured", "interval"),
     [
-        ({"images": 20_000}, 2_000),
-        ({"images": 5_000_000}, 50_000),
-        ({"images": 4}, 1),
-        ({"images": 100, "validate_every_images": 0}, 0),
+        ({"images": 20_000}, 20, 2_000),
+        ({"images": 20_000}, 256, 4_096),
+        ({"images": 600}, 256, 4_096),  # at the end alone
+        ({"images": 5_000_000}, 256, 50_000),
+        ({"images": 20_000}, 10_000, 50_000),
+        ({"images": 4}, 1, 16),
+        ({"images": 100, "validate_every_images": 0}, 256, 0),
+        ({"images": 100, "validate_every_images": 7}, 256, 7),
     ],
 )
-def test_the_held_out_loss_is_measured_about_ten_times_in_a_short_run(values, interval):
+def test_measurements_are_about_ten_in_a_run_but_take_little_of_its_time(
+    values, measured, interval
+):
     from cascade.training.settings import TrainingSettings
 
-    assert TrainingSettings(**values).validation_interval_images == interval
+    assert module.interval_images(TrainingSettings(**values), measured) == interval
