@@ -133,10 +133,10 @@ class Trainer:
             )
 
     def _make_validation(self, images: TrainingImages | TensorDataset | None) -> Validation | None:
-        is_measured = images is not None and self.settings.validation_interval_images > 0
+        is_measured = images is not None and self.settings.validate_every_images != 0
         if self.settings.patience > 0 and not is_measured:
             raise CascadeError(
-                "an early stop needs a held-out loss; give validation images and an interval at "
+                "an early stop needs a validation loss; give validation images and an interval at "
                 "which to measure them, or no patience."
             )
         if images is None:
@@ -215,7 +215,7 @@ class Trainer:
                     self._save()
                 if self._crossed(self.settings.sample_every_images):
                     self._draw_samples()
-                if self._crossed(self.settings.validation_interval_images):
+                if self.validation is not None and self._crossed(self.validation.interval_images):
                     self._validate()
                 if stopping:
                     break
@@ -230,7 +230,7 @@ class Trainer:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether the held-out loss has not fallen for as long as the settings allow."""
+        """Whether the validation loss has not fallen for as long as the settings allow."""
         return self.validation is not None and self.validation.exhausted
 
     def _batches(self) -> Iterator[Batch]:

@@ -239,7 +239,7 @@ def latent_moments(
     for first in range(0, len(places), MEASURED_AT_A_TIME):
         part = places[first : first + MEASURED_AT_A_TIME]
         whole = [as_float(images.first_usable(order, place).sized.image) for place in part]
-        raw = stage.posterior(torch.stack(whole)).mean.double()
+        raw = stage.posterior(torch.stack(whole)).mean.cpu().double()
         count += raw.numel()
         total += float(raw.sum())
         squares += float((raw**2).sum())
