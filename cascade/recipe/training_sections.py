@@ -143,9 +143,14 @@ class AutoencodingSection(Section):
             extra `evaluate`), `lpips` (extra `extractors`, if the weights of VGG-16 are
             available), or `none`.
         perceptual_weight: weight of that distance.
+        adversarial_weight: weight of a patch discriminator, which learns beside the autoencoder to
+            tell restored pictures from true ones; 0 for none.
+        adversarial_start: share of the run after which the discriminator begins, below 1.
     """
 
     reconstruction: Literal["l1", "l2"] = "l1"
     beta: Number = Field(default=1e-6, ge=0)
     perceptual: Literal["none", "efflite0", "lpips"] = "none"
     perceptual_weight: Number = Field(default=1.0, ge=0)
+    adversarial_weight: Number = Field(default=0.0, ge=0)
+    adversarial_start: Number = Field(default=0.5, ge=0, lt=1)
