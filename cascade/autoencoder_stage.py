@@ -23,7 +23,7 @@ from cascade.arguments import check_kind
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.latents import Latents
 from cascade.contract import Contract
-from cascade.devices import Precision, autocast
+from cascade.devices import Precision, autocast, precision_of_results
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.networks.autoencoder import Autoencoder, Posterior, build_autoencoder
@@ -187,6 +187,7 @@ class AutoencoderStage(Stage):
         return Posterior(mean.float(), None if log_variance is None else log_variance.float())
 
     def _decode(self, raw: Tensor, precision: Precision) -> Tensor:
+        precision = precision_of_results(precision, self.dtype, are_outputs=self.space.has_bands)
         with autocast(self.device, precision):
             images = self.network.decode(raw.to(self.dtype))
         return images.float().clamp(-1, 1) if self.space.is_bounded else images.float()

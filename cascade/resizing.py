@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ResizeKernel = Literal["bicubic", "bilinear", "area", "nearest"]
+ResizeKernel = Literal["bicubic", "bilinear", "area"]
 
 
 def resize(images: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Tensor:
@@ -29,8 +29,8 @@ def resize(images: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Te
     """
     if tuple(images.shape[-2:]) == tuple(size_px):
         return images
-    if kernel in ("area", "nearest"):
-        return F.interpolate(images, size=size_px, mode=kernel)
+    if kernel == "area":
+        return F.interpolate(images, size=size_px, mode="area")
     if size_px[1] == 1 < size_px[0]:  # torch 2.14 gives every row of a column the first value
         return resize(images.transpose(-2, -1), (1, size_px[0]), kernel).transpose(-2, -1)
     return F.interpolate(images, size=size_px, mode=kernel, antialias=True).clamp(-1, 1)

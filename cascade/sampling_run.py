@@ -18,7 +18,7 @@ from cascade.conditioning.assembling import against_signals, request_signals
 from cascade.conditioning.colours import with_colours_of
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.contract import Contract
-from cascade.devices import autocast, has_fast_bf16, uses_bf16
+from cascade.devices import autocast, has_fast_bf16, precision_of_results, uses_bf16
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.mapped_arrays import release_pages, row_slices
@@ -115,9 +115,14 @@ class SamplingRun:
 
     def _tiled(self, signals: GuidedSignals, tiling: Tiling) -> TiledNetwork:
         """The guided network, which predicts the whole canvas tile by tile."""
-        device, precision = self._device, self.run.precision
-        if precision == "auto" and next(self.network.parameters()).dtype != torch.float32:
-            precision = "fp32"  # no autocast: the weights already are in half precision
+        device, process = self._device, self.process
+        precision = precision_of_results(
+            self.run.precision,
+            next(self.network.parameters()).dtype,
+            are_outputs=self._space.has_bands
+            and process.prediction == "x0"
+            and process.residual is None,
+        )
         on_cpu, is_half = device.type == "cpu", uses_bf16(device, precision)
         is_fast = on_cpu and is_half and has_fast_bf16(device)
         network = self.network.for_bf16() if is_fast else self.network

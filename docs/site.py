@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,7 @@ KEYS = re.compile(r"(?<!\[)`cascade keys(?: ([\w.]+))?`")  # what prints the key
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^```.*?^```", flags=re.MULTILINE | re.DOTALL)
 SOURCES = {".py": "python", ".yaml": "yaml"}  # files that are shown as pages
-FIGURES = ("Figures", "How good it is")  # headings of the section of a card that has them
-LIMITS = ("Limits", "What fails")
+FIGURES, LIMITS = "Figures", "Limits"  # headings of sections that every card has
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -139,10 +138,10 @@ def parts_page() -> str:
 
 
 def gallery_page() -> str:
-    """All bundled models: summary, first picture, first figures and limits of their cards."""
+    """All bundled models: summary, first image, first figures and limits of their cards."""
     sections = [
-        "# Models\n\nThe bundled models, with their figures and what they fail at. The cards have "
-        "the rest: more pictures and figures, data, licences, and what the training started from."
+        "# Models\n\nThe bundled models, with their figures and limits. The cards also have more "
+        "images and figures, the data and its licences, and how the models were trained."
     ]
     for card in sorted((CHECKOUT / "pipelines").glob("*/README.md")):
         sections.append(gallery_section(card.parent.name, card.read_text(encoding="utf-8")))
@@ -163,10 +162,9 @@ def gallery_section(name: str, card: str) -> str:
     paragraphs = text.split("\n\n")
     summary = next(each for each in paragraphs if each.strip()[:1] not in ("#", "!", ""))
     picture = re.search(r"!\[[^\]]*\]\([^)]+\)", text)
-    heading, limits = card_section(name, text, LIMITS)
     parts = [summary, *([] if picture is None else [picture[0]])]
-    parts += ["### Figures", first_figures(name, text), f"### {heading}", limits]
-    parts.append("[The card](README.md)")
+    parts += ["### Figures", first_figures(name, text), f"### {LIMITS}"]
+    parts += [card_section(name, text, LIMITS), "[The card](README.md)"]
     place = f"../pipelines/{name}"
 
     def moved(match: re.Match[str]) -> str:
@@ -177,21 +175,20 @@ def gallery_section(name: str, card: str) -> str:
 
 def first_figures(name: str, text: str) -> str:
     """The first table of a card's figures, with the paragraph before it, which explains it."""
-    heading, section = card_section(name, text, FIGURES)
-    paragraphs = section.split("\n\n")
+    paragraphs = card_section(name, text, FIGURES).split("\n\n")
     tables = [place for place, each in enumerate(paragraphs) if each.startswith("|")]
     if not tables:
-        raise LookupError(f"the card of {name} has no table below {heading!r}; add one.")
+        raise LookupError(f"the card of {name} has no table below {FIGURES!r}; add one.")
     return "\n\n".join(paragraphs[max(0, tables[0] - 1) : tables[0] + 1])
 
 
-def card_section(name: str, text: str, headings: Sequence[str]) -> tuple[str, str]:
-    """The heading and the text of the section of a card that has one of these headings."""
+def card_section(name: str, text: str, heading: str) -> str:
+    """The text of the section of a card that has this heading."""
     _, *rest = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)
-    for heading, section in zip(rest[::2], rest[1::2], strict=True):
-        if heading in headings and section.strip():
-            return heading, section.strip()
-    raise LookupError(f"the card of {name} has no section {' or '.join(headings)}; add one.")
+    section = dict(zip(rest[::2], rest[1::2], strict=True)).get(heading, "").strip()
+    if not section:
+        raise LookupError(f"the card of {name} has no section {heading}; add one.")
+    return section
 
 
 def python_page() -> str:
@@ -204,7 +201,7 @@ def keys_page() -> str:
     """All keys of recipes, as `cascade keys` prints them."""
     sections = [
         "# Keys of recipes\n\nEvery key, from the classes that read it; [Recipes](../recipes.md) "
-        "explains how they play together."
+        "explains how they work together."
     ]
     places = set()
     for group in find_key_groups():

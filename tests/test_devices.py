@@ -6,11 +6,18 @@ import pytest
 import torch
 
 from cascade import devices
+from cascade.contract import Contract
 from cascade.devices import autocast, best_device, find_device, uses_bf16
 from cascade.diagnosis import diagnose
+from cascade.diffusion.process import NoiseProcess
+from cascade.diffusion.schedule import NoiseSchedule
+from cascade.diffusion_stage import DiffusionStage
 from cascade.errors import ContractError
 from cascade.extras import Extra
 from cascade.recipe.finding import list_recipes, recipe_name
+from cascade.sampling.settings import SamplingSettings
+from cascade.space import Space
+from cascade.stage import Run
 
 CPU = torch.device("cpu")
 
@@ -58,3 +65,27 @@ def test_the_diagnosis_names_versions_device_precision_extras_and_weights(monkey
         if (path.parent / "model_index.json").is_file()
     ]
     assert [f.value for f in diagnose() if f.subject == "weights"] == bundled
+
+
+@pytest.mark.parametrize(
+    ("prediction", "space", "is_rounded"),
+    [
+        ("x0", Space(size_px=16, channels=1, range=(0, 65535)), False),
+        ("v", Space(size_px=16, channels=1, range=(0, 65535)), True),
+        ("x0", Space(size_px=16), True),
+    ],
+)
+def test_bands_are_not_rounded_to_bfloat16(monkeypatch, fill_zeros, prediction, space, is_rounded):
+    """Where the results are the network's own outputs, `auto` computes in float32."""
+    monkeypatch.setattr(devices, "has_fast_bf16", lambda device: True)
+    process = NoiseProcess(NoiseSchedule(), prediction=prediction)
+    stage = DiffusionStage.build(
+        Contract(space),
+        process,
+        embedding_dim=16,
+        network_options={"channels": (8,), "blocks": 1},
+        sampling=SamplingSettings(steps=2, threshold="none"),
+    )
+    stage = fill_zeros(stage).eval()
+    exact, default = (stage.run([0], run=Run(precision=each)) for each in ("fp32", "auto"))
+    assert default.equal(exact) != is_rounded

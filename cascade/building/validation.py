@@ -26,7 +26,7 @@ class OpenedData(NamedTuple):
 
     Attributes:
         training: the images to train on.
-        validation: the images to measure the held-out loss on; None if the recipe has none.
+        validation: the images to measure the validation loss on; None if the recipe has none.
     """
 
     training: ImageSource
@@ -45,7 +45,7 @@ def open_data(recipe: StageRecipe) -> OpenedData:
     if held_out is None and recipe.train.patience > 0:
         with fault_in("train.patience"):
             raise RecipeError(
-                "an early stop needs a held-out loss; name validation images as data.validation."
+                "an early stop needs a validation loss; name validation images as data.validation."
             )
     source = open_source(**opening_of(recipe))
     if held_out is None:
@@ -101,7 +101,7 @@ def overlap_warnings(data: OpenedData, recipe: StageRecipe) -> list[str]:
         listing = f" {data.training.check_command(*words)} lists them all."
     return [
         f"{len(shared)} of {counted(total, 'validation image')} are training images too, which "
-        f"makes the held-out loss too low: {pairs}{more}.{listing}"
+        f"makes the validation loss too low: {pairs}{more}.{listing}"
     ]
 
 

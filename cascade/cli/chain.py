@@ -35,8 +35,8 @@ def chain(
     known_texts: Annotated[
         Path | None,
         typer.Option(
-            help="File with a text on each line; the pipeline carries their embeddings (at most 4 "
-            "MiB for a stage), so that these prompts need no text encoder."
+            help="File with one text per line; the pipeline stores their embeddings (at most 4 "
+            "MiB per stage), so that these prompts need no text encoder."
         ),
     ] = None,
     overwrite: Annotated[

@@ -10,15 +10,15 @@ import typer
 from cascade.cli import bulk, restoring
 
 Hints = Annotated[
-    Path | None, typer.Option(help="A picture of the same size with a few coloured strokes.")
+    Path | None, typer.Option(help="An image of the same size with a few coloured strokes.")
 ]
 
 Recolour = Annotated[
     bool,
     typer.Option(
         "--recolour",
-        help="Work also on pictures that have colours already. Default: leave them out, unless a "
-        "single picture is named.",
+        help="Include images that already have colours. Default: skip them, unless only one "
+        "image is named.",
     ),
 ]
 
@@ -30,12 +30,12 @@ def colourise(
     hints: Hints = None,
     recolour: Recolour = False,
 ) -> None:
-    """Colour grey pictures: one, a folder, or many, shared between processes.
+    """Colourise greyscale images: one, a folder, or many, shared between processes.
 
-    Of many pictures, those that have colours already are left out and counted, unless --recolour is
-    given; sepia and other tints count as grey. A single picture is always coloured.
+    With many images, those that already have colours are skipped and counted, unless --recolour is
+    given; sepia and other tints count as greyscale. A single image is always colourised.
 
-    Run the same command again to continue where it stopped. Pictures that fail are named with the
+    Run the same command again to continue where it stopped. Images that fail are listed with the
     reason and do not stop the others; the exit code is then 1.
 
     Examples:

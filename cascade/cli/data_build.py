@@ -44,9 +44,9 @@ Split = Annotated[
 ]
 SplitBy = Annotated[
     str | None,
-    typer.Option("--split-by", help="Label field; images that share a name are not split up."),
+    typer.Option("--split-by", help="Label field; images with the same label stay together."),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Another number gives another split.")]
+Seed = Annotated[int, typer.Option("--seed", help="Another seed gives another split.")]
 MaxBrokenShare = Annotated[
     float,
     typer.Option("--max-broken-share", min=0, max=1, help="Stop if more of the images are broken."),
@@ -88,15 +88,15 @@ def build(
 ) -> None:
     """Build webdataset shards: resized, without duplicates, split, with a manifest.
 
-    The exit code is 1 if any image was broken or labels are out of step with the images; the shards
-    hold the others.
+    The exit code is 1 if any image was broken or labels do not match the images; the shards hold
+    the others.
 
-    If OUT holds a build already, other images or settings are refused without --overwrite. Another
-    number of images or other settings are refused at once, other images of the same number only
-    after all of them have been read.
+    If OUT already holds a build of other images or settings, --overwrite is needed. A different
+    number of images or different settings are refused at once; different images of the same
+    number only after all of them have been read.
 
-    With --bands, the shards hold TIFF files without loss, one for each image of a stack or volume.
-    Missing numbers stay missing, and a warning counts the images that have any.
+    With --bands, the shards hold lossless TIFF files, one for each image of a stack or volume.
+    Missing values stay missing, and a warning counts the images that have any.
 
     The split of an image follows from its pixels, or from its label with --split-by, so images that
     are added later move none of the others.

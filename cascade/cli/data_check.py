@@ -44,7 +44,7 @@ MaxShift = Annotated[
 ]
 Validation = Annotated[
     str | None,
-    typer.Option("--validation", help="Also list the images that are in this set too."),
+    typer.Option("--validation", help="A second set; list its images that are also in the first."),
 ]
 
 
@@ -63,15 +63,15 @@ def check(
     workers: options.Workers = 0,
     name_pattern: options.NamePattern = None,
 ) -> None:
-    """Read every image once; list broken, too small and duplicated ones, and what files hold.
+    """Read every image once; list broken, too small and duplicate ones, and summarise the rest.
 
-    A warning says so if the images use little of their numbers, as those of 12-bit cameras do.
+    A warning appears if the images use only a small part of their range, as with 12-bit cameras.
 
-    Labels that are out of step with the images, and files that are not images, are counted.
+    Labels that do not match the images, and files that are not images, are counted.
     With --validation, images of that set that have the same pixels as one of the first set, or
     nearly the same, are listed.
-    The exit code is 1 if any image or shard is broken, labels are out of step, or both sets share
-    pixels.
+    The exit code is 1 if any image or shard is broken, labels do not match, or both sets share
+    images.
 
     With --pairs, every image is compared with its input: sizes, and the shift between both, which
     is measured to a fraction of a pixel. Pairs beyond --max-shift-px are listed, with exit code 1.

@@ -29,25 +29,25 @@ Range = Annotated[
     typer.Option(
         "--range",
         metavar="LOW HIGH",
-        help="Numbers in the files that become black and white; others are clipped.",
+        help="Values that are black and white in the files; values outside are clipped.",
     ),
 ]
 Bands = Annotated[
     int | None,
-    typer.Option("--bands", min=1, max=64, help="Read this many bands of numbers as they are."),
+    typer.Option("--bands", min=1, max=64, help="Read this many bands of measured values."),
 ]
 Nodata = Annotated[
-    float | None, typer.Option("--nodata", help="With --bands: a number of missing ones.")
+    float | None, typer.Option("--nodata", help="With --bands: value that marks missing data.")
 ]
 Axis = Annotated[
     int | None,
-    typer.Option("--axis", min=0, max=2, help="With --bands: axis along which volumes are cut."),
+    typer.Option("--axis", min=0, max=2, help="With --bands: axis along which volumes are sliced."),
 ]
 Pairs = Annotated[
     str | None,
     typer.Option(
-        help="Inputs of pairs: a folder or shards with the same names, or beside for NAME.low.* "
-        "beside NAME.high.*."
+        help="Inputs of pairs: a folder or shards with the same names; or the word beside, for "
+        "NAME.low.* beside NAME.high.*."
     ),
 ]
 PairBands = Annotated[

@@ -15,12 +15,12 @@ def distil(
     stage: Annotated[
         str,
         typer.Argument(
-            help="The teacher: PIPELINE/STAGE, or the folder of a stage or of a run; a pipeline of "
-            "one stage by its own name."
+            help="The teacher: PIPELINE/STAGE, the folder of a stage or run, or the name of a "
+            "pipeline with one stage."
         ),
     ],
     steps: Annotated[
-        int, typer.Option("--steps", min=1, help="Number of steps in which the student samples.")
+        int, typer.Option("--steps", min=1, help="Number of sampling steps of the student.")
     ],
     overrides: names.Changes = None,
     out: Annotated[
@@ -36,10 +36,10 @@ def distil(
     ] = None,
     device: Device = None,
 ) -> None:
-    """Train a student that samples in a few steps. Repeat the command to resume it.
+    """Distil a stage into a few-step student. Repeat the command to resume it.
 
-    The student learns from a trained stage, on the images and with the conditions that this stage
-    was trained on. Guidance goes inside, so the student needs one call of the network in each step.
+    The student learns from a trained stage, with the images and conditions of its training.
+    Guidance is distilled too, so the student needs one network call per step.
 
     Examples:
 

@@ -13,7 +13,7 @@ Uncrop = Annotated[
     str | None,
     typer.Option(
         metavar="LEFT,TOP,RIGHT,BOTTOM",
-        help="Pixels to add at each side and to fill: a wider picture.",
+        help="Pixels to add at each side and to fill (outpainting).",
     ),
 ]
 
@@ -21,26 +21,26 @@ Uncrop = Annotated[
 Mask = Annotated[
     Path | None,
     typer.Option(
-        help="A picture of the same size, white where to repaint. Default: what is transparent."
+        help="An image of the same size, white where to inpaint. Default: the transparent pixels."
     ),
 ]
-Prompt = Annotated[str | None, typer.Option(help="What to draw, for pipelines that take text.")]
+Prompt = Annotated[str | None, typer.Option(help="Prompt, for pipelines that take text.")]
 Class = Annotated[
     str | None,
-    typer.Option("--class", "-c", help="Class to draw, such as cat-face or cat-face,noto."),
+    typer.Option("--class", "-c", help="Class to generate, such as cat-face or cat-face,noto."),
 ]
 Strength = Annotated[
     float,
     typer.Option(
-        help="Above 0 and at most 1. Below 1, start from what the picture shows and keep some of "
-        "it; without a mask, of the whole picture.",
+        help="Above 0 and at most 1. Below 1, start from the input with noise and keep some of its "
+        "content; without a mask, redraw the whole image.",
     ),
 ]
 Resamplings = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="How often a stage that starts from noise goes over each step; 1 is quick. "
+        help="How often a stage that starts from noise repeats each step; 1 is fastest. "
         "Default: 5.",
     ),
 ]
@@ -72,9 +72,9 @@ def edit(
     window: Window = None,
     feather: Feather = 0,
 ) -> None:
-    """Repaint a part of pictures, or add to their borders; everything else keeps its exact values.
+    """Inpaint a masked area, or outpaint at the sides; all other pixels keep their exact values.
 
-    Run the same command again to continue where it stopped. Pictures that fail are named with the
+    Run the same command again to continue where it stopped. Images that fail are listed with the
     reason and do not stop the others; the exit code is then 1.
 
     Examples:

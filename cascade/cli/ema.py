@@ -16,9 +16,7 @@ def ema(
     ],
     width: Annotated[
         float,
-        typer.Option(
-            "--width", help="Share of the run that the average looks back over, such as 0.1."
-        ),
+        typer.Option("--width", help="Share of the run that the average covers, such as 0.1."),
     ],
     at: Annotated[
         int | None,

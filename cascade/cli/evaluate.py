@@ -15,20 +15,20 @@ from cascade.cli.verbosity import note
 if TYPE_CHECKING:
     from cascade.evaluation.results import Evaluation
 
-Train = Annotated[str | None, typer.Option(help="Training pictures, to look for copies of them.")]
+Train = Annotated[str | None, typer.Option(help="Training images, to look for copies of them.")]
 NumImages = Annotated[
     int | None,
     typer.Option(
         "--num-images",
         "-n",
         min=1,
-        help="Number of images. Default: one per held-out picture, at most 1000.",
+        help="Number of images. Default: one per held-out image, at most 1000.",
     ),
 ]
 Card = Annotated[bool, typer.Option("--card", help="Write figures into the model card.")]
 Lpips = Annotated[
     bool,
-    typer.Option("--lpips", help="Measure LPIPS too, for results that have originals."),
+    typer.Option("--lpips", help="Also measure LPIPS, for results that have originals."),
 ]
 LpipsPath = Annotated[
     Path | None,
@@ -37,7 +37,7 @@ LpipsPath = Annotated[
 Likelihood = Annotated[
     str | None,
     typer.Option(
-        help="Measure the bits per dimension of each stage, on at most 100 pictures: bound for "
+        help="Measure the bits per dimension of each stage, on at most 100 images: bound for "
         "the variational bound, ode for the exact density of the probability flow."
     ),
 ]
@@ -46,15 +46,15 @@ DoubtSeeds = Annotated[
     typer.Option(
         min=2,
         help="Measure how well the standard deviation over that many seeds predicts errors, on "
-        "at most 100 pictures; for results that have originals.",
+        "at most 100 images; for results that have originals.",
     ),
 ]
 ApplyDoubt = Annotated[
     bool,
     typer.Option(
         "--apply-doubt",
-        help="With --doubt-seeds: save in the pipeline what the deviation says about errors, so "
-        "that --map shows expected errors. Measure on validation pictures.",
+        help="With --doubt-seeds: save the calibration of deviations in the pipeline, so that "
+        "--map shows expected errors. Use validation images.",
     ),
 ]
 Beside = Annotated[
@@ -93,10 +93,10 @@ def evaluate(
     device: restoring.Device = None,
     as_json: AsJson = False,
 ) -> Document | None:
-    """Measure how good a pipeline is on held-out pictures, and which stage holds it back.
+    """Measure the quality of a pipeline and of each of its stages on held-out images.
 
-    A generator is compared with the held-out pictures as a set. An upscaler or colouriser gets
-    smaller or grey copies of them, and each result is compared with its original.
+    A generator is compared with the held-out images as a set. An upscaler or colouriser gets
+    downscaled or greyscale copies of them, and each result is compared with its original.
 
     Examples:
 

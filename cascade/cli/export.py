@@ -16,13 +16,13 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")],
     engine_format: Annotated[
         Literal["onnx", "openvino"],
-        typer.Option("--format", help="ONNX, or the intermediate representation of OpenVINO."),
+        typer.Option("--format", help="ONNX, or OpenVINO's intermediate representation."),
     ] = "openvino",
 ) -> None:
-    """Export the network of each stage to files of another engine.
+    """Export the network of each stage for another engine.
 
-    The loop over the steps stays in Python. Sampling takes a folder in the format of OpenVINO as
-    --engine; files in ONNX are for programs of your own.
+    The sampling loop stays in Python. --engine takes a folder in OpenVINO format; ONNX files are
+    for your own programs.
 
     Examples:
 

@@ -23,12 +23,12 @@ Out = Annotated[
         "--out",
         "-o",
         path_type=str,  # a Path would join the two slashes of an address
-        help="Folder for the pictures, or the address of one in a store.",
+        help="Folder for the images, or the address of one in a store.",
     ),
 ]
 Prompt = Annotated[
     str | None,
-    typer.Argument(metavar="PROMPT", help="What to draw, for pipelines that take text."),
+    typer.Argument(metavar="PROMPT", help="Prompt, for pipelines that take text."),
 ]
 PromptOption = Annotated[str | None, typer.Option("--prompt", hidden=True)]  # as others have it
 Prompts = Annotated[
@@ -39,27 +39,27 @@ Prompts = Annotated[
 ]
 Negative = Annotated[
     str | None,
-    typer.Option("--negative", metavar="TEXT", help="What not to draw; needs guidance above 1."),
+    typer.Option("--negative", metavar="TEXT", help="Negative prompt; needs guidance above 1."),
 ]
 Like = Annotated[
     Path | None,
     typer.Option(
-        "--like", metavar="PICTURE", help="Picture to vary, for pipelines with an image embedding."
+        "--like", metavar="PICTURE", help="Image to vary, for pipelines with an image embedding."
     ),
 ]
 NumImages = Annotated[
-    int, typer.Option("--num-images", "-n", min=1, help="Number of pictures, of each prompt.")
+    int, typer.Option("--num-images", "-n", min=1, help="Number of images, for each prompt.")
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(min=0, help="Seed of the first picture; the others count up. Default: random."),
+    typer.Option(min=0, help="Seed of the first image; the others count up. Default: random."),
 ]
 Classes = Annotated[
     list[str] | None,
     typer.Option(
         "--class",
         "-c",
-        help="Class, such as cat-face or cat-face,noto; several take turns. Default: random.",
+        help="Class, such as cat-face or cat-face,noto; several alternate. Default: random.",
         autocompletion=completing.classes,
     ),
 ]
@@ -78,24 +78,20 @@ Guidance = Annotated[
     typer.Option(help="Scale of classifier-free guidance: 2 for all stages, or 2,1 for each."),
 ]
 Augmentation = Annotated[float | None, typer.Option(help="Augmentation level of the upsamplers.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Pictures at a time.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images per batch.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or mps; default: the best one available.")
 ]
-NoMetadata = Annotated[
-    bool, typer.Option("--no-metadata", help="Leave mark, seed and settings out of the pictures.")
-]
+NoMetadata = Annotated[bool, typer.Option("--no-metadata", help="Write no mark, seed or settings.")]
 KeepIntermediates = Annotated[
-    bool, typer.Option("--keep-intermediates", help="Also write the earlier stages' pictures.")
+    bool, typer.Option("--keep-intermediates", help="Also write the images of earlier stages.")
 ]
 StopAt = Annotated[
     str | None,
-    typer.Option(
-        "--stop-at", metavar="STAGE", help="Write the pictures of this stage, not the last."
-    ),
+    typer.Option("--stop-at", metavar="STAGE", help="Stop at this stage and write its images."),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Begin at 00000.png again, instead of counting on.")
+    bool, typer.Option("--overwrite", help="Start at 00000.png again, instead of continuing.")
 ]
 Resume = Annotated[
     bool,
@@ -132,12 +128,12 @@ def generate(
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> Document | None:
-    """Generate pictures: numbered PNGs that record their seed and settings, and grid.png.
+    """Generate images: numbered PNGs that record their seed and settings, and grid.png.
 
-    The grid shows the first 64, on at most 4096 px.
-    Numbers go on after those in the folder; a later grid has the number of its first picture.
-    With prompts, index.jsonl lists the prompt and the seed of each picture. If it was stopped, the
-    same command with --resume makes what is missing.
+    The grid shows the first 64 images, at most 4096 px a side.
+    Numbering continues after the images in the folder; a later grid has the number of its first
+    image. With prompts, index.jsonl lists the prompt and the seed of each image. After an
+    interruption, the same command with --resume makes the missing ones.
 
     Examples:
 

@@ -39,7 +39,7 @@ def import_weights(
         bool | None,
         typer.Option(
             "--rescale-timesteps/--no-rescale-timesteps",
-            help="Whether the network takes timesteps as if there were 1000.",
+            help="Whether the network's timesteps are rescaled to 1000.",
         ),
     ] = None,
     class_names: Annotated[
@@ -55,12 +55,12 @@ def import_weights(
         bool, typer.Option("--overwrite", help="Replace the stage that is in the folder.")
     ] = False,
 ) -> None:
-    """Make a stage of weights that another project trained.
+    """Make a stage from weights that another project trained.
 
-    Known are pipelines of diffusers with a UNet2DModel, checkpoints of guided diffusion, base
-    models and upsamplers, and U-Nets of DeepFloyd IF in the layout of diffusers. Sizes, heads,
-    order, schedule and steps are for guided diffusion, whose files do not state them; the published
-    checkpoints are recognised by their shapes.
+    Supported are diffusers pipelines with a UNet2DModel, guided diffusion checkpoints (base models
+    and upsamplers), and U-Nets of DeepFloyd IF in the diffusers layout. The options for sizes,
+    heads, order, schedule and steps are for guided diffusion, whose files do not store them; the
+    published checkpoints are recognised by their shapes.
 
     Examples:
 

@@ -19,19 +19,19 @@ UNREADABLE = "unreadable"
 
 def inspect(
     context: typer.Context,
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures.")],
+    pictures: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
     as_json: AsJson = False,
 ) -> Document | None:
-    """Tell how pictures were made: model, seed, settings, mark, and the command.
+    """Show how images were made: model, seed, settings, mark, and the command.
 
-    The mark is the IPTC's word for pictures that a trained model made or changed. Of content
-    credentials (C2PA), it tells who signed them and whether the file is still as it was signed.
+    The mark is the IPTC's term for images that a trained model made or changed. For content
+    credentials (C2PA), the command shows who signed them and whether the file has changed since.
 
-    In the command, capitals stand for files that the picture does not hold: INPUT is the picture
-    that was upscaled, coloured, restored or edited.
+    In the printed command, words in capitals stand for files that the image does not record: INPUT
+    is the image that was upscaled, colourised, restored or edited.
 
-    Of several pictures, those that cannot be read are named and counted, and the exit code is then
-    1. The last line counts the pictures by their mark.
+    Images that cannot be read are listed and counted, and the exit code is then 1. The last line
+    counts the images by their mark.
 
     Examples:
 

@@ -21,7 +21,7 @@ def keys(
         ),
     ] = None,
 ) -> None:
-    """Explain the keys of recipes: what they may hold, their defaults and what they do.
+    """Explain the keys of recipes: their types, defaults and meanings.
 
     Example: cascade keys train
     """

@@ -12,16 +12,15 @@ from cascade.cli import bulk, restoring, upscale
 Mask = Annotated[
     Path | None,
     typer.Option(
-        help="A picture of the same size, white where it is damaged. Default: what is "
-        "transparent. Not for models that were trained on pairs."
+        help="An image of the same size, white where the input is damaged. Default: the "
+        "transparent pixels. Not for models that were trained on pairs."
     ),
 ]
 Grow = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Pixels by which the mask grows: scratches have soft edges that masks miss. "
-        "Default: 2.",
+        help="Pixels by which the mask grows, because scratches have soft edges. Default: 2.",
     ),
 ]
 Window = Annotated[
@@ -44,14 +43,14 @@ def restore(
     axis: upscale.Axis = None,
     nodata: upscale.Nodata = None,
 ) -> None:
-    """Mend scratches and holes that a mask names, or restore whole pictures as your pairs show.
+    """Remove scratches and holes marked by a mask, or restore images as learned from pairs.
 
-    With a model that was trained on pairs of the same size, each picture becomes the other one of
-    its pair: damaged to clean, one band to another, grey to colour. The size stays; upscale the
-    results to use the upsamplers of a pipeline too. Every other model draws what is masked so that
-    it fits its surroundings; everything else keeps its exact values, and grey pictures stay grey.
+    A model that was trained on pairs of the same size turns each image into the other one of its
+    pair: damaged to clean, one band to another, greyscale to colour. The size stays the same;
+    upscale the results to use the upsamplers of a pipeline too. Every other model inpaints the
+    masked pixels; all others keep their exact values, and greyscale images stay grey.
 
-    Run the same command again to continue where it stopped. Pictures that fail are named with the
+    Run the same command again to continue where it stopped. Images that fail are listed with the
     reason and do not stop the others; the exit code is then 1.
 
     Examples:

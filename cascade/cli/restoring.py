@@ -45,8 +45,8 @@ FIRST = ("inputs", "out")  # in the help of a command; the others come after its
 
 
 MODELS = (
-    "Name one: photo-x4 mends dust and thin scratches, emoji-1024 edits emoji, and others are the "
-    "folders of models that you trained with a mask or on pairs."
+    "Name one: photo-x4 removes dust and thin scratches, emoji-1024 edits emoji, and others are "
+    "the folders of models that you trained with a mask or on pairs."
 )
 
 
@@ -74,7 +74,7 @@ class Shared:
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Pictures, folders, globs such as 'a/**/*.jpg', *.tar, or addresses such as "
+            help="Images, folders, globs such as 'a/**/*.jpg', *.tar, or addresses such as "
             "s3://bucket/scans."
         ),
     ]
@@ -103,7 +103,7 @@ class Shared:
         typer.Option(
             "--map",
             help="Write the mean over the seeds of -n, and beside it their standard deviation as "
-            "NAME-doubt: where it is large, the result is in doubt.",
+            "NAME-doubt: where it is large, the result is uncertain.",
         ),
     ] = False
     steps: sampling.Steps = None
@@ -119,7 +119,7 @@ class Shared:
         int,
         typer.Option(
             min=1,
-            help="Number of processes that share the pictures; each takes its part of the cores.",
+            help="Number of processes that share the images; each gets its share of the cores.",
         ),
     ] = 1
     part: Annotated[
@@ -127,42 +127,42 @@ class Shared:
         typer.Option(
             metavar="I/N",
             help="Work on part I of N of the inputs, for machines that share no folder. Default: "
-            "all, or in a SLURM array the part of the task.",
+            "all; in a SLURM array, the task's part.",
         ),
     ] = None
     join: Annotated[
         bool,
         typer.Option(
             "--join",
-            help="Make nothing: the inputs are the folders of all parts; list what is missing.",
+            help="Only list what is missing; the inputs are the result folders of all parts.",
         ),
     ] = False
     image_format: Annotated[
         Literal["png", "jpeg", "webp", "tiff"] | None,
         typer.Option(
-            "--format", help="Default: the format of the input, or PNG if it is not written."
+            "--format", help="Default: the input's format, or PNG if Cascade cannot write it."
         ),
     ] = None
     pages: Annotated[
         Literal["all", "first"],
         typer.Option(
-            help="Of a TIFF with several pages, or an animation: all, or the first alone."
+            help="Pages of a TIFF or frames of an animation to process: all, or the first."
         ),
     ] = "all"
     truncated: Annotated[
         Literal["refuse", "keep"],
-        typer.Option(help="A JPEG whose end is missing: refuse it, or keep what is there of it."),
+        typer.Option(help="Whether to refuse a JPEG whose end is missing or keep the rest of it."),
     ] = "refuse"
     compare: Annotated[
         bool,
         typer.Option(
             "--compare",
-            help="Also write before/after sheets into OUT/compare, and index.html with sliders.",
+            help="Also write before/after sheets to OUT/compare, and index.html with sliders.",
         ),
     ] = False
     no_metadata: Annotated[
         bool,
-        typer.Option("--no-metadata", help="Leave EXIF, XMP, IPTC and settings out of results."),
+        typer.Option("--no-metadata", help="Write no EXIF, XMP, IPTC, mark or settings."),
     ] = False
     c2pa_certificate: signing.Certificate = None
     c2pa_key: signing.Key = None

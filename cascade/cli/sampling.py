@@ -29,7 +29,7 @@ Temperature = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="Share of the noise: lower is smoother and less varied. Default: the model's.",
+        help="Scale of the noise: lower is smoother and less varied. Default: the model's.",
     ),
 ]
 Set = Annotated[

@@ -21,7 +21,7 @@ Axes = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[STAGE.]SETTING=VALUE,VALUE…",
-        help="What to try, in all combinations: any sampling setting or sampler option. "
+        help="Values to try, in all combinations, of any sampling setting or sampler option. "
         "Default: guidance, temperature, augmentation level, steps and samplers, one change "
         "at a time; with --prefer speed few steps, together with temperatures.",
         show_default=False,
@@ -36,7 +36,7 @@ NumImages = Annotated[
         "--num-images",
         "-n",
         min=2,
-        help="Images of each combination; with --budget at most. Default: 100, or as many as "
+        help="Images per combination; with --budget, the maximum. Default: 100, or as many as "
         "are held out.",
     ),
 ]
@@ -44,36 +44,36 @@ Budget = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Images of all combinations together: all on few images, then the best third on "
+        help="Images of all combinations together: try all on few images, then the best third on "
         "three times as many, and so on (successive halving).",
     ),
 ]
 By = Annotated[
     str,
     typer.Option(
-        help="The figure that decides: KID, FD; for upscalers and colourisers also PD, PSNR, SSIM; "
+        help="The figure to rank by: KID, FD; for upscalers and colourisers also PD, PSNR, SSIM; "
         "with --alignment also R@1, R@5."
     ),
 ]
 Prefer = Annotated[
     str,
     typer.Option(
-        help="quality: the combination with the best figure; speed: the fastest of those that "
-        "are as good within half of its interval, or within --tolerance."
+        help="quality: the combination with the best figure; speed: the fastest whose figure is "
+        "within half of the best one's interval, or within --tolerance."
     ),
 ]
 Tolerance = Annotated[
     float | None,
     typer.Option(
         help="With --prefer speed: the share of the best figure by which the chosen one may be "
-        "worse, such as 0.05. A best figure whose interval holds zero has no shares: its interval "
-        "counts."
+        "worse, such as 0.05. If the best figure's interval includes zero, half of the interval "
+        "counts instead."
     ),
 ]
 Apply = Annotated[
     bool,
     typer.Option(
-        "--apply", help="Make the best settings the pipeline's own, and print them for its recipe."
+        "--apply", help="Save the best settings in the pipeline, and print them for its recipe."
     ),
 ]
 
@@ -98,7 +98,7 @@ def sweep(
     lora: names.Lora = None,
     device: restoring.Device = None,
 ) -> None:
-    """Find the sampling settings of a pipeline that are best on held-out pictures.
+    """Find the sampling settings of a pipeline that are best on held-out images.
 
     Every combination runs through the whole chain with the same seeds. OUT gets report.html,
     strips.png and sweep.json. The same command resumes where it stopped.

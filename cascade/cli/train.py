@@ -76,7 +76,7 @@ def train_recipe(recipe: StageRecipe, file: Path, folder: Path, device: str | No
         trainer.run()
     images_seen, validation = trainer.state.images_seen, trainer.validation
     if trainer.stopped_early:
-        note(f"stopped after {images_seen} images, because the held-out loss no longer falls.")
+        note(f"stopped after {images_seen} images, because the validation loss no longer falls.")
     elif images_seen < recipe.train.images:
         note(f"stopped after {images_seen} images; repeat the command to resume.")
     if trainer.stopped_early or images_seen >= recipe.train.images:
@@ -84,6 +84,6 @@ def train_recipe(recipe: StageRecipe, file: Path, folder: Path, device: str | No
     if validation is not None and validation.best is not None:
         best = validation.best
         note(
-            f"the held-out loss is lowest after {best.images} images; that stage is "
+            f"the validation loss is lowest after {best.images} images; that stage is "
             f"{folder / 'stage-best'}"
         )

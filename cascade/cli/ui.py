@@ -40,7 +40,7 @@ MaxResultMegapixels = Annotated[
 ]
 MaxGib = Annotated[
     float,
-    typer.Option(min=0.1, help="Disk space above which no job begins, in GiB."),
+    typer.Option(min=0.1, help="Disk space in GiB above which no job starts."),
 ]
 MaxWaiting = Annotated[
     int, typer.Option(min=0, help="Largest number of jobs that wait for the device.")
@@ -62,7 +62,7 @@ def ui(
     c2pa_certificate: signing.Certificate = None,
     c2pa_key: signing.Key = None,
 ) -> None:
-    """Serve a web page that upscales, colourises, generates and edits pictures.
+    """Serve a web page that upscales, colourises, generates and edits images.
 
     It also shows the samples and curves of a training run, live. Only this computer can open it,
     unless --host or --share allow more. One job at a time uses the device. Each visitor's files are

@@ -11,7 +11,7 @@ from cascade.recipe.finding import UPSCALER
 
 Scale = Annotated[
     float | None,
-    typer.Option(min=1, max=64, help="For example 2, 3.5 or 8. Default: the model's."),
+    typer.Option(min=1, max=64, help="Scale factor, such as 2, 3.5 or 8. Default: the model's."),
 ]
 Tile = Annotated[
     int | None,
@@ -21,37 +21,37 @@ Tile = Annotated[
     ),
 ]
 Augmentation = Annotated[
-    float | None, typer.Option(help="Noise level added to the input, to hide small faults.")
+    float | None, typer.Option(help="Noise level added to the input, to hide small defects.")
 ]
 Denoise = Annotated[
     float | None,
     typer.Option(
         min=0,
         max=1,
-        help="Share of the measured noise and compression to repair; at 0 the picture keeps "
-        "its grain. For models that measure it. Default: the model's.",
+        help="Share of the measured noise and compression to remove; 0 keeps the grain. For "
+        "models with the condition defects. Default: the model's.",
     ),
 ]
 NoConsistency = Annotated[
     bool,
-    typer.Option("--no-consistency", help="Let the downscaled result differ from the input."),
+    typer.Option("--no-consistency", help="Do not make the downscaled result equal the input."),
 ]
 Range = Annotated[
     tuple[int, int] | None,
     typer.Option(
         "--range",
         metavar="LOW HIGH",
-        help="Numbers in the pictures to take for black and white, such as 0 4095 of a camera "
-        "of 12 bits; results keep these numbers.",
+        help="Values that are black and white in the inputs, such as 0 4095 for a 12-bit camera; "
+        "results keep the same scale.",
     ),
 ]
 Axis = Annotated[
     int | None,
-    typer.Option(min=0, max=2, help="Of bands: axis along which NIfTI volumes are cut."),
+    typer.Option(min=0, max=2, help="For bands: axis along which NIfTI volumes are sliced."),
 ]
 Nodata = Annotated[
     float | None,
-    typer.Option(help="Of bands: a number of missing ones, besides NaN and the file's own."),
+    typer.Option(help="For bands: value that marks missing data, besides NaN and the file's own."),
 ]
 
 
@@ -68,9 +68,9 @@ def upscale(
     axis: Axis = None,
     nodata: Nodata = None,
 ) -> None:
-    """Upscale pictures of any size: one, a folder, or many, shared between processes.
+    """Upscale images of any size: one, a folder, or many, shared between processes.
 
-    Run the same command again to continue where it stopped. Pictures that fail are named with the
+    Run the same command again to continue where it stopped. Images that fail are listed with the
     reason and do not stop the others; the exit code is then 1.
 
     Examples:

@@ -14,14 +14,14 @@ def validate(
     name: names.Recipe,
     overrides: names.Changes = None,
     no_data: Annotated[
-        bool, typer.Option("--no-data", help="Check the recipe alone; its data is elsewhere.")
+        bool, typer.Option("--no-data", help="Check only the recipe, not its data.")
     ] = False,
 ) -> None:
-    """Check that a recipe is valid, that its stages can be built and joined, and its data.
+    """Check that a recipe is valid, that its stages can be built and chained, and its data.
 
-    Of a stage's data, the first 64 images that training would see are decoded; if all of these
-    are too small, further ones until one fits. The exit code is 1 if training would fail on them;
-    warnings do not change it. A bundled recipe whose data is not here gives a warning.
+    The first 64 images that training would see are decoded; if all of them are too small, further
+    ones until one fits. The exit code is 1 if training would fail on them; warnings do not change
+    it. Missing data of a bundled recipe only causes a warning.
 
     Example: cascade validate my-stage.yaml data.path=photos
     """

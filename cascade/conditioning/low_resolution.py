@@ -275,7 +275,7 @@ class LowResolution(Condition):
         height, width = value.shape[-2:]
         downscaled = self._rounded(resize(samples, (height, width), space.resize_kernel), space)
         error = (downscaled - self._rounded(value, space)) ** 2
-        return {"low_res_consistency": float(error.double().mean()) * UNITS_8_BIT**2}
+        return {"low_res_consistency": float(error.cpu().double().mean()) * UNITS_8_BIT**2}
 
     def _upscaled(self, image: Tensor, scale: int) -> tuple[Tensor, int]:
         """Upscale images (B, C, h, w) unless that follows the noise; returns what is left to do."""

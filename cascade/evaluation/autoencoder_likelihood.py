@@ -54,15 +54,17 @@ def log_likelihood_bound(
     posterior = stage.posterior(batch.images)
     assert posterior.log_variance is not None
     noise = SeededNoise(batch.seeds, "likelihood", device=stage.device)
-    mean, variance = posterior.mean.double(), posterior.log_variance.double().exp()
+    mean, variance = _float64(posterior.mean), _float64(posterior.log_variance).exp()
+    images = _float64(batch.images)
     weights = []
     for _ in range(samples):
-        z = posterior.sample(noise.normal(*posterior.mean.shape[1:]))
-        mean_image = stage.network.decode(z.to(stage.dtype)).double()
-        log_p_x = _log_normal(batch.images.double(), mean_image, torch.tensor(std**2).to(z))
-        log_p_z = _log_normal(z.double(), torch.zeros_like(mean), torch.ones_like(mean))
-        weights.append(log_p_x + log_p_z - _log_normal(z.double(), mean, variance))
-    return torch.logsumexp(torch.stack(weights), dim=0).cpu() - math.log(samples)
+        latents = posterior.sample(noise.normal(*posterior.mean.shape[1:]))
+        mean_image = _float64(stage.network.decode(latents.to(stage.dtype)))
+        z = _float64(latents)
+        log_p_x = _log_normal(images, mean_image, torch.tensor(std**2))
+        log_p_z = _log_normal(z, torch.zeros_like(mean), torch.ones_like(mean))
+        weights.append(log_p_x + log_p_z - _log_normal(z, mean, variance))
+    return torch.logsumexp(torch.stack(weights), dim=0) - math.log(samples)
 
 
 def autoencoder_bits_per_dimension(
@@ -110,7 +112,7 @@ def restored_std(stage: AutoencoderStage, batches: Iterable[Batch]) -> float:
         noise = SeededNoise(batch.seeds, "likelihood", device=stage.device)
         posterior = stage.posterior(batch.images)
         z = posterior.sample(noise.normal(*posterior.mean.shape[1:]))
-        error = stage.network.decode(z.to(stage.dtype)).double() - batch.images.double()
+        error = _float64(stage.network.decode(z.to(stage.dtype))) - _float64(batch.images)
         squares, count = squares + float(error.square().sum()), count + error.numel()
     return max(math.sqrt(squares / max(count, 1)), 2 / (LEVELS - 1))
 
@@ -123,6 +125,11 @@ def check_variational(stage: AutoencoderStage) -> None:
     """
     if not stage.network.is_variational:
         raise ContractError(f"{stage.network.kind} has no distributions, and so no likelihood.")
+
+
+def _float64(numbers: Tensor) -> Tensor:
+    """Numbers on the CPU, because not every device has float64."""
+    return numbers.cpu().double()
 
 
 def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

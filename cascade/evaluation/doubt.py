@@ -147,7 +147,7 @@ def _predicted(
     if not contracts[0].fills:
         return deviation, error
     hole = inputs.get(Mask.input_name)[:, -1:].cpu() <= 0  # (1, 1, H, W) of the first stage
-    inside = resize(hole.float(), contracts[-1].space.size, "nearest")[0, 0] > 0
+    inside = resize(hole.float(), contracts[-1].space.size, "area")[0, 0] > 0
     return deviation[:, inside], error[:, inside]
 
 

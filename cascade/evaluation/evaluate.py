@@ -103,6 +103,7 @@ def evaluate(
         ContractError: if an argument does not fit the pipeline.
         WeightsError: if weights cannot be loaded, or give values that are not finite.
     """
+    forget_peak_memory(pipeline.device)
     task = task_of(pipeline.stages.contracts)
     check_measurable(pipeline)
     if likelihood is not None:
@@ -289,6 +290,12 @@ def _notes(
     if any(each.subject.endswith(", alone") for each in measurements.measured):
         notes.append(ALONE)
     return notes
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Let the peak memory of an accelerator begin anew; that of a process cannot."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_mib(device: torch.device) -> float | None:

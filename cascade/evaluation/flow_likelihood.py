@@ -104,7 +104,7 @@ class _Flow:
             x = moved + gain * weight * (eps_after - eps)
             total -= float(table[t] - table[after]) * (trace + trace_after) / 2
         first, last = (self._log_sigma(t) for t in (timesteps[0], timesteps[-1]))
-        normal = -0.5 * (math.log(2 * math.pi) + x.double().square().mean(dim=(1, 2, 3)).cpu())
+        normal = -0.5 * (math.log(2 * math.pi) + x.cpu().double().square().mean(dim=(1, 2, 3)))
         return total + last - first + normal
 
     def _at(self, x: Tensor, t: int) -> tuple[Tensor, Tensor]:
@@ -116,7 +116,7 @@ class _Flow:
                 output = self.stage.predict(x, times, self.signals)
             x0 = process.x0(process.split(output.float())[0], x, times)
             (pulled,) = torch.autograd.grad((x0 * self.probe).sum(), x)
-        trace = (pulled * self.probe).double().mean(dim=(1, 2, 3)).cpu()
+        trace = (pulled * self.probe).cpu().double().mean(dim=(1, 2, 3))
         alpha = math.sqrt(process.schedule.alpha_bar_at(t))
         return process.eps(x0.detach(), x.detach(), times), alpha * trace
 

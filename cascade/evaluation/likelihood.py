@@ -87,7 +87,7 @@ def bits_per_dimension(
     steps = torch.zeros(len(batch), dtype=torch.float64)
     for number in range(count):
         low, high = 1 + last * number / count, 1 + last * (number + 1) / count
-        place = terms.noise.uniform().view(-1).double().cpu()
+        place = terms.noise.uniform().view(-1).cpu().double()
         t = (low + (high - low) * place).long().clamp(max=last).to(stage.device)
         steps += terms.at(t) * (last / count)
     values = terms.at(torch.zeros(len(batch), dtype=torch.long, device=stage.device))
@@ -140,7 +140,7 @@ class _Terms:
         x0_hat = process.x0(prediction, x_t, t)
         if learned is None:
             learned = torch.full_like(x0, -1.0 if self.variance == "small" else 1.0)
-        return variational_bound(process.schedule, x0, x0_hat, x_t, t, learned).double().cpu()
+        return variational_bound(process.schedule, x0, x0_hat, x_t, t, learned).cpu().double()
 
 
 def sampling_signals(stage: DiffusionStage, batch: Batch, noise: SeededNoise) -> Signals:
@@ -165,5 +165,5 @@ def sampling_signals(stage: DiffusionStage, batch: Batch, noise: SeededNoise) ->
 def _prior(stage: DiffusionStage, x0: Tensor) -> Tensor:
     """Divergence of q(x_T | x0) from the standard normal, in nats per dimension: (B,)."""
     alpha_bar = float(stage.process.schedule.alpha_bar[-1])
-    mean_square = alpha_bar * x0.double().square().mean(dim=(1, 2, 3)).cpu()
+    mean_square = alpha_bar * x0.cpu().double().square().mean(dim=(1, 2, 3))
     return 0.5 * (mean_square + (1 - alpha_bar) - 1 - math.log1p(-alpha_bar))

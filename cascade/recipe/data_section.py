@@ -58,7 +58,7 @@ class DataSection(Section):
         truncated: JPEG files whose end is missing: `refuse` counts them as broken, `keep` takes
             what is there.
         cache_mib: memory for decoded images in MiB, per data worker.
-        max_broken_share: largest share of broken images, and of labels out of step, before the run
+        max_broken_share: largest share of broken images, and of mismatched labels, before the run
             stops.
         name_pattern: regular expression on file names, whose named groups are labels.
         cache_dir: folder for copies of remote shards, embeddings of captions and pictures, and
@@ -70,8 +70,8 @@ class DataSection(Section):
             `NAME.low.*` beside `NAME.high.*`.
         max_shift_px: pairs that lie further apart, beyond the error of the measurement, count as
             broken, in pixels of the smaller image; None for any shift.
-        validation: images for the held-out loss: a folder, shards or a Hugging Face data set, or a
-            share of `path` such as 0.1.
+        validation: images for the validation loss: a folder, shards or a Hugging Face data set, or
+            a share of `path` such as 0.1.
         split_by: for a share: a label field; images with the same name in it are not split up.
         validation_pairs: inputs of the images of `validation`, for stages that learn from pairs;
             required if `validation` is a set of its own and `pairs` is not `beside`.

@@ -34,12 +34,12 @@ class SpaceSection(Section):
 
     Attributes:
         size_px: side of the images in pixels, or height and width.
-        channels: channels of the images: 3 for colour, or 1 to 64 bands of measured numbers.
-        kind: what the numbers are: `pixels`; `latents`, which `data.encoder` makes of the images;
-            or `embeddings`, which are vectors as images of 1 px. Only pixels end at -1 and 1.
-        range: the numbers that -1 and 1 stand for, or one such pair per band. 3 channels of [0,
-            255] are colour pictures; everything else is bands.
-        unit: unit of these numbers, such as `HU`.
+        channels: channels of the images: 3 for colour, or 1 to 64 bands of measured values.
+        kind: what the values are: `pixels`; `latents` of the images by `data.encoder`; or
+            `embeddings`, which are vectors as images of 1 px. Only pixels are bounded by -1 and 1.
+        range: the values that -1 and 1 stand for, or one such pair per band. 3 channels of [0,
+            255] are colour images; everything else is bands.
+        unit: unit of these values, such as `HU`.
         resize_kernel: kernel that downscales training images, and low-resolution images with them.
             Stages of a chain must agree on it.
         show: bands, counted from 1, that sheets show: three as red, green and blue, such as [3, 2,
@@ -52,7 +52,7 @@ class SpaceSection(Section):
     kind: Literal["pixels", "latents", "embeddings"] = "pixels"
     range: Pairs = (0.0, 255.0)
     unit: str = ""
-    resize_kernel: Literal["bicubic", "bilinear", "area", "nearest"] = "bicubic"
+    resize_kernel: Literal["bicubic", "bilinear", "area"] = "bicubic"
     show: tuple[Whole, ...] = ()
     colour_map: Literal["grey", "viridis", "plasma", "cividis", "turbo", "hot", "seismic"] = "grey"
 
@@ -69,14 +69,14 @@ class DiffusionSection(Section):
         prediction: what the network predicts.
         weighting: weighting of the loss; `residual` needs `residual_std`.
         min_snr_gamma: gamma of `min_snr`.
-        timesteps: how training draws timesteps: `uniform`, `logit_normal` (log(alpha / sigma) is
+        timesteps: how training samples timesteps: `uniform`, `logit_normal` (log(alpha / sigma) is
             normally distributed), or `last`, which turns the stage into a regression baseline.
         logit_mean: mean for `logit_normal`; a lower one trains more on noisy images.
         logit_std: standard deviation for `logit_normal`.
         learned_variance: whether the network also predicts the variance of a DDPM step.
-        residual_std: for stages with an image condition that predict x0: predict only what that
-            image leaves open, whose root mean square this is, with the range as [-1, 1]; `cascade
-            validate` measures it. None for the whole image.
+        residual_std: for stages with an image condition that predict x0: predict only the residual
+            to that image. The value is the residual's root mean square on the scale [-1, 1];
+            `cascade validate` measures it. None predicts the whole image.
     """
 
     schedule: Literal["cosine", "linear"] = "cosine"
@@ -138,7 +138,7 @@ class StageRecipe(Section):
         data: the training images.
         train: how it is trained.
         sampling: how it samples by default.
-        student: makes it a student of few steps; needs `train.objective=consistency`.
+        student: makes it a few-step student; needs `train.objective=consistency`.
         autoencoding: what an autoencoder is trained for; needs `train.objective=autoencoding`.
     """
 
@@ -168,7 +168,7 @@ class PipelineStageSection(Section):
     """One stage of a pipeline: its name there, its stage recipe, and how it samples.
 
     Attributes:
-        name: how settings and `--stage` refer to it.
+        name: its name in settings and in `--stage`.
         recipe: a bundled name, or a path from this file's folder.
         sampling: settings that override the stage's own.
     """

@@ -55,16 +55,17 @@ class TrainSection(Section):
         precision: `fp32`, `bf16`, or `auto`: bf16 where the hardware has it.
         compile: whether to compile the network, which pays off on long runs.
         gradient_checkpointing: whether to save memory at the cost of time.
-        seed: seed of everything that is drawn.
+        seed: seed of all random numbers.
         checkpoint_every_images: interval of checkpoints.
         keep_checkpoints: how many to keep.
         sample_every_images: interval of sample sheets and meters; 0 for none.
         sample_count: images on a sheet.
         validate_every_images: interval of measurements on `data.validation`, if there are any; 0
-            for none. None is a tenth of `images`, at most 50,000.
+            for none. None is a tenth of `images`, at most 50,000, but at least 16 times as many as
+            are measured, so that training takes most of the time.
         validate_count: most validation images that are measured, and training images beside them;
             the same ones every time.
-        patience: measurements without a lower held-out loss after which the run ends; 0 to go on.
+        patience: measurements without a lower validation loss after which the run ends; 0 to go on.
         trackers: what records the curves.
         workers: data worker processes.
     """
@@ -106,10 +107,10 @@ class StudentSection(Section):
     """What a student learns from its teacher, or without one.
 
     Attributes:
-        steps: number of steps in which it samples.
-        teacher: the stage to learn from: a run, a stage, or `PIPELINE/STAGE`. None learns from the
-            images alone, without guidance.
-        guidance: scale of the guidance that goes inside, at least 0; 1 for none.
+        steps: number of sampling steps.
+        teacher: the stage to learn from: a run, a stage, or `PIPELINE/STAGE`. None is
+            consistency training on the images, without guidance.
+        guidance: scale of the distilled guidance, at least 0; 1 for none.
         guidance_interval: noise levels sigma / alpha at which that guidance applies; None for all.
         grid: steps of the teacher over all noise levels, at the start and after the growth; at most
             one for each timestep.
@@ -135,16 +136,21 @@ class AutoencodingSection(Section):
     """What an autoencoder is trained for.
 
     Attributes:
-        reconstruction: error of restored pixels: `l1`, or `l2` for half the square.
+        reconstruction: reconstruction error: `l1`, or `l2` for half the square.
         beta: weight of the divergence of the latents from N(0, 1). With `l2` it is the variance of
             a decoded pixel in a variational autoencoder.
-        perceptual: features that restored images are compared by: `efflite0` (EfficientNet-Lite0,
-            extra `evaluate`), `lpips` (extra `extractors`, where the weights of VGG-16 are at
-            hand), or `none`.
+        perceptual: features for the perceptual loss: `efflite0` (EfficientNet-Lite0,
+            extra `evaluate`), `lpips` (extra `extractors`, if the weights of VGG-16 are
+            available), or `none`.
         perceptual_weight: weight of that distance.
+        adversarial_weight: weight of a patch discriminator, which learns beside the autoencoder to
+            tell restored pictures from true ones; 0 for none.
+        adversarial_start: share of the run after which the discriminator begins, below 1.
     """
 
     reconstruction: Literal["l1", "l2"] = "l1"
     beta: Number = Field(default=1e-6, ge=0)
     perceptual: Literal["none", "efflite0", "lpips"] = "none"
     perceptual_weight: Number = Field(default=1.0, ge=0)
+    adversarial_weight: Number = Field(default=0.0, ge=0)
+    adversarial_start: Number = Field(default=0.5, ge=0, lt=1)

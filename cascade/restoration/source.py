@@ -103,7 +103,7 @@ def resample(image: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> T
     if tuple(image.shape[-2:]) == tuple(size_px):
         return image
     result = new_canvas((*image.shape[:2], *size_px))
-    smooth: ResizeKernel = "bicubic" if kernel in ("area", "nearest") else kernel
+    smooth: ResizeKernel = "bicubic" if kernel == "area" else kernel
     for channel in range(image.shape[1]):
         result[:, channel] = resize(image[:, channel, None], size_px, smooth)[:, 0]
     return result

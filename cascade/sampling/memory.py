@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from cascade.devices import is_out_of_memory
+from cascade.devices import free_memory, is_out_of_memory
 from cascade.errors import ContractError
 
 TILE_PX = 512
@@ -44,8 +44,7 @@ def smaller_tiles_if_needed(
             )
         tile_px //= 2
         logger.warning("out of memory; trying again with tiles of %d px", tile_px)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory(device)
 
 
 def fitting_tile_px(

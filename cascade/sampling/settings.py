@@ -49,23 +49,22 @@ class SamplingSettings:
         guidance_interval: lowest and highest sigma / alpha at which guidance is applied; None or
             `none` for all (Kynkäänniemi et al. 2024, arXiv 2404.07724).
         augmentation_level: noise level of conditioning images, within the range of training.
-        denoise: share of the measured noise and compression of its image that the network is told,
-            from 0 to 1; at 0 it takes the image for clean, and keeps its grain. Only for stages
-            with the condition `defects`.
+        denoise: share of the measured noise and compression to remove, from 0 to 1; at 0 the image
+            counts as clean and keeps its grain. Only for stages with the condition `defects`.
         threshold: how the predicted image is kept in range: `static` clips it, `dynamic` scales it
             (Imagen), `none` leaves it.
         percentile: percentile of |x0| at which the dynamic threshold clips, in (0, 1].
         threshold_cap: largest number at which the dynamic threshold clips, above 1; None for any.
-        temperature: standard deviation of all noise that a sample is drawn from, from 0 to 1; a
-            lower one gives likelier samples: smoother, more faithful, less varied. Only for stages
-            that take an image (as in SRFlow, Lugmayr et al. 2020, arXiv 2006.14200).
-        reuse: number of calls of the network in a row that share the features of its coarse blocks,
-            which are faster and a little less exact; 1 to share none, at most all calls of a
-            picture (DeepCache, Ma et al. 2023, arXiv 2312.00858). Only for U-Nets of several levels
-            and transformers, and not for students.
+        temperature: standard deviation of all noise in sampling, from 0 to 1; a lower one gives
+            likelier samples: smoother, more faithful, less varied. Only for stages that take
+            an image (as in SRFlow, Lugmayr et al. 2020, arXiv 2006.14200).
+        reuse: number of consecutive network calls that share the features of its coarse blocks,
+            which is faster and a little less exact; 1 to share none, at most all calls of an image
+            (DeepCache, Ma et al. 2023, arXiv 2312.00858). Only for U-Nets of several levels and
+            transformers, and not for students.
         keep_colours: whether a result gets the colours of its low-resolution image, averaged over
-            blocks of 8x8 pixels of that; detail stays as the network drew it. Only for stages that
-            enlarge pixels and were not trained on pairs.
+            blocks of 8x8 of its pixels; detail does not change. Only for stages that upscale pixels
+            and were not trained on pairs.
         options: options of the sampler by name, such as `eta` of ddim.
 
     Raises:

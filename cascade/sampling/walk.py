@@ -130,6 +130,8 @@ def walk(
         number += 1
         if hooks.callback is not None:
             canvas = changed_by(hooks.callback, index, timesteps[index], canvas, x0)
+            if strips.count == 1:
+                canvas = canvas.clone()  # the callback may keep what it was given, and what it gave
     if pixels is not None:
         pixels.put_into(canvas, sampler, None)
     return canvas

@@ -31,7 +31,7 @@ class ColouringTask(PairedTask):
     """The first stage takes grey; users call `cascade colourise` or `pipeline.colourise`."""
 
     name = "colourise"
-    description = "colours grey pictures"
+    description = "colourises greyscale images"
     hub_type = "image-to-image"
     hub_title = "Colourisation"
     baseline_name = "grey copy"

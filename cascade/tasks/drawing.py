@@ -18,7 +18,7 @@ class DrawingTask(Task):
     """The first stage starts from noise, and some stage takes text; users give prompts."""
 
     name = "draw"
-    description = "makes pictures from texts"
+    description = "generates images from text"
     hub_type = "text-to-image"
     hub_title = "Text to image"
 

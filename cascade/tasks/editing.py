@@ -30,7 +30,7 @@ class EditingTask(PairedTask):
     """The first stage takes pictures with holes; users call `cascade edit` or `pipeline.edit`."""
 
     name = "edit"
-    description = "fills holes in pictures"
+    description = "inpaints images"
     hub_type = "image-to-image"
     hub_title = "Inpainting"
     baseline_name = "smooth fill"

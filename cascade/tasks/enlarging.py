@@ -29,7 +29,7 @@ class EnlargingTask(PairedTask):
     """The first stage is an upsampler; users call `cascade upscale` or `pipeline.upscale`."""
 
     name = "upscale"
-    description = "enlarges pictures"
+    description = "upscales images"
     hub_type = "image-to-image"
     hub_title = "Super-resolution"
     baseline_name = "bicubic"

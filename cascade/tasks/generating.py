@@ -16,7 +16,7 @@ class GeneratingTask(Task):
     """The first stage starts from noise alone, and no stage takes text; users call the pipeline."""
 
     name = "generate"
-    description = "makes pictures from noise"
+    description = "generates images from noise"
     hub_type = "unconditional-image-generation"
     hub_title = "Image generation"
 

@@ -1,4 +1,4 @@
-"""The stage of a run at its lowest held-out loss, in `stage-best` beside `stage`."""
+"""The stage of a run at its lowest validation loss, in `stage-best` beside `stage`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ RECORD = "best.json"
 
 @dataclass(frozen=True)
 class BestStage:
-    """What is known about the stage with the lowest held-out loss so far.
+    """What is known about the stage with the lowest validation loss so far.
 
     Attributes:
         images: number of images that it had seen.
-        loss: its held-out loss.
+        loss: its validation loss.
         validation: digest of the images that it was measured on.
     """
 

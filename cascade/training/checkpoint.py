@@ -12,7 +12,7 @@ from typing import Any
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cascade.errors import WeightsError
@@ -25,8 +25,9 @@ from cascade.training.processes import together
 from cascade.training.sharding import cut_like, gather
 
 TENSOR_FILES = ("stage.safetensors", "ema.safetensors", "optimisers.safetensors")
+LEARNED_FILE = "learned.safetensors"  # only if the objective trains a network besides the stage
 FORMAT = 3
-CHECKPOINT_FILES = (*TENSOR_FILES, "state.json")
+CHECKPOINT_FILES = (*TENSOR_FILES, LEARNED_FILE, "state.json")
 COUNTERS = ("images_seen", "steps", "bad_steps", "bad_steps_in_a_row")
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class RunState:
         ema: exponential moving average of its weights.
         optimisers: the optimisers, with their moments.
         power_averages: the averages that are stored as snapshots; may be empty.
+        learned: what the objective trains besides the stage; None for nothing.
         images_seen: number of images seen, which is the position in the data.
         steps: number of optimiser steps.
         bad_steps: number of steps skipped because the loss or gradient was not finite.
@@ -56,12 +58,20 @@ class RunState:
     ema: EMAModel
     optimisers: list[Optimizer]
     power_averages: list[PowerAverage] = field(default_factory=list)
+    learned: nn.Module | None = None
     images_seen: int = 0
     steps: int = 0
     bad_steps: int = 0
     bad_steps_in_a_row: int = 0
     broken: list[str] = field(default_factory=list)
     recent_losses: list[float] = field(default_factory=list)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters of the stage, and of what the objective trains as `learned.NAME`."""
+        result = dict(self.stage.named_parameters())
+        if self.learned is not None:
+            result |= dict(self.learned.named_parameters(prefix="learned"))
+        return result
 
 
 @dataclass(frozen=True)
@@ -101,9 +111,7 @@ def save_checkpoint(
         OutputError: if it cannot be written, as on a full disk; older checkpoints remain.
     """
     target = folder / f"{state.images_seen:012d}"
-    moments = named_moments(state.stage, state.optimisers)
-    parts = (state.stage.state_dict(), _averages(state), moments)
-    tensors = [gather(values, keep=main) for values in parts]
+    tensors = {name: gather(values, keep=main) for name, values in _tensors(state).items()}
     with together():
         if main:
             _write(state, target, tensors, about)
@@ -111,11 +119,23 @@ def save_checkpoint(
     return target
 
 
+def _tensors(state: RunState) -> dict[str, dict[str, Tensor]]:
+    """The contents of each safetensors file, by file name."""
+    files: dict[str, dict[str, Tensor]] = {
+        "stage.safetensors": state.stage.state_dict(),
+        "ema.safetensors": _averages(state),
+        "optimisers.safetensors": named_moments(state.parameters(), state.optimisers),
+    }
+    if state.learned is not None:
+        files[LEARNED_FILE] = state.learned.state_dict()
+    return files
+
+
 def _write(
-    state: RunState, target: Path, tensors: list[dict[str, Tensor]], about: dict[str, Any]
+    state: RunState, target: Path, tensors: dict[str, dict[str, Tensor]], about: dict[str, Any]
 ) -> None:
     with atomic_folder(target, owned=CHECKPOINT_FILES) as temporary:
-        for name, values in zip(TENSOR_FILES, tensors, strict=True):
+        for name, values in tensors.items():
             save_file(_contiguous(values), temporary / name)
         values = {
             "format": FORMAT,
@@ -123,7 +143,7 @@ def _write(
             "ema_steps": state.ema.optimization_step,
             "broken": state.broken,
             "recent_losses": state.recent_losses,
-            "sha256": {name: _sha256(temporary / name) for name in TENSOR_FILES},
+            "sha256": {name: _sha256(temporary / name) for name in tensors},
             "about": about,
         }
         (temporary / "state.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
@@ -183,7 +203,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         values = read_json(folder / "state.json")
         _check_format(values, folder)
         _check_complete(values, folder)
-        tensors = {name: load_file(folder / name) for name in TENSOR_FILES}
+        tensors = {name: load_file(folder / name) for name in _files(values)}
     except CheckpointFormatError:
         raise
     except (SafetensorError, OSError, WeightsError, LookupError, TypeError) as error:
@@ -200,8 +220,13 @@ def _check_format(values: dict[str, Any], folder: Path) -> None:
         )
 
 
+def _files(values: dict[str, Any]) -> list[str]:
+    """The safetensors files of a checkpoint."""
+    return [*TENSOR_FILES, *({LEARNED_FILE} & set(values["sha256"]))]
+
+
 def _check_complete(values: dict[str, Any], folder: Path) -> None:
-    for name in TENSOR_FILES:
+    for name in _files(values):
         if _sha256(folder / name) != values["sha256"][name]:
             raise WeightsError(f"{name} has changed since it was written")
     missing_keys = {*COUNTERS, "ema_steps", "broken", "about"} - set(values)
@@ -222,7 +247,9 @@ def restore(state: RunState, checkpoint: Checkpoint) -> None:
     values, tensors = checkpoint.values, checkpoint.tensors
     try:
         _restore_weights(state, tensors["stage.safetensors"], tensors["ema.safetensors"])
-        restore_moments(state.stage, state.optimisers, tensors["optimisers.safetensors"])
+        if state.learned is not None:
+            state.learned.load_state_dict(tensors[LEARNED_FILE])
+        restore_moments(state.parameters(), state.optimisers, tensors["optimisers.safetensors"])
         state.ema.optimization_step = values["ema_steps"]
         for name in COUNTERS:
             setattr(state, name, int(values[name]))

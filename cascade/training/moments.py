@@ -11,14 +11,16 @@ from torch.optim import Optimizer
 from cascade.training.sharding import cut_like
 
 
-def named_moments(model: nn.Module, optimisers: Sequence[Optimizer]) -> dict[str, Tensor]:
+def named_moments(
+    parameters: Mapping[str, nn.Parameter], optimisers: Sequence[Optimizer]
+) -> dict[str, Tensor]:
     """The moments and step counters of optimisers, as `PARAMETER:MOMENT`.
 
     Args:
-        model: the module that owns the optimised parameters.
+        parameters: the optimised parameters by name.
         optimisers: the optimisers; before the first step they have no moments.
     """
-    names = _names(model)
+    names = _names(parameters)
     return {
         f"{names[id(parameter)]}:{moment}": torch.as_tensor(value)
         for optimiser in optimisers
@@ -28,31 +30,33 @@ def named_moments(model: nn.Module, optimisers: Sequence[Optimizer]) -> dict[str
 
 
 def restore_moments(
-    model: nn.Module, optimisers: Sequence[Optimizer], tensors: Mapping[str, Tensor]
+    parameters: Mapping[str, nn.Parameter],
+    optimisers: Sequence[Optimizer],
+    tensors: Mapping[str, Tensor],
 ) -> None:
     """Load moments into optimisers.
 
     Args:
-        model: the module that owns the optimised parameters.
-        optimisers: the optimisers; changed in place.
-        tensors: what `named_moments` returned, whole; empty if every step so far was skipped.
+        parameters: the optimised parameters by name.
+        optimisers: the optimisers; changed in place, but for those that took no step so far.
+        tensors: what `named_moments` returned, whole.
 
     Raises:
-        LookupError: if a parameter has no moments.
+        LookupError: if only some parameters of an optimiser have moments.
         ValueError: if there are moments of an unknown parameter.
     """
-    if not tensors:
-        return
-    names = _names(model)
+    names = _names(parameters)
     moments: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, moment = key.rpartition(":")
         moments.setdefault(name, {})[moment] = tensor
     for optimiser in optimisers:
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        own = [p for group in optimiser.param_groups for p in group["params"]]
+        if not any(names[id(parameter)] in moments for parameter in own):
+            continue
         state = {
             index: _cut(moments.pop(names[id(parameter)]), parameter)
-            for index, parameter in enumerate(parameters)
+            for index, parameter in enumerate(own)
         }
         groups = optimiser.state_dict()["param_groups"]
         optimiser.load_state_dict({"state": state, "param_groups": groups})
@@ -60,8 +64,8 @@ def restore_moments(
         raise ValueError(f"moments of an unknown parameter {min(moments)}")
 
 
-def _names(model: nn.Module) -> dict[int, str]:
-    return {id(parameter): name for name, parameter in model.named_parameters()}
+def _names(parameters: Mapping[str, nn.Parameter]) -> dict[int, str]:
+    return {id(parameter): name for name, parameter in parameters.items()}
 
 
 def _cut(moments: dict[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:

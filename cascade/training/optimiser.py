@@ -12,10 +12,18 @@ from cascade.training.settings import TrainingSettings
 from cascade.training.sharding import BLOCKS, full
 
 
-def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]:
+def make_optimisers(
+    stage: Stage, settings: TrainingSettings, learned: nn.Module | None = None
+) -> list[Optimizer]:
     """AdamW for all parameters, or Muon for the weights of the blocks and AdamW for the rest.
 
     Every parameter group holds its full learning rate as `full_lr`.
+
+    Args:
+        stage: the stage in training.
+        settings: settings of the run.
+        learned: what the objective trains besides the stage; it gets an AdamW of its own, with the
+            same settings.
     """
     weights = muon_parameters(stage) if settings.optimiser == "muon" else []
     muon_ids = {id(parameter) for parameter in weights}
@@ -25,6 +33,8 @@ def make_optimisers(stage: Stage, settings: TrainingSettings) -> list[Optimizer]
         optimisers.append(
             Muon(weights, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay)
         )
+    if learned is not None:
+        optimisers.append(_adamw(list(learned.parameters()), settings))
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["full_lr"] = group["lr"]

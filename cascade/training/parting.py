@@ -1,4 +1,4 @@
-"""Reads the curves of the held-out loss: where it parts from that of the training images.
+"""Reads the curves of the validation loss: where it parts from that of the training images.
 
 Both are measured alike, with averaged weights, fixed noise and fixed times, so that small
 differences mean something.
@@ -39,7 +39,7 @@ def find_parting(
 
     Args:
         images: number of images seen at each measurement, ascending; at least one.
-        held_out: the held-out loss at each.
+        held_out: the validation loss at each.
         training: the loss of training images at each, measured in the same way.
     """
     if not (math.isfinite(held_out[-1]) and math.isfinite(training[-1])):
@@ -53,13 +53,13 @@ def find_parting(
     if _rises(held_out, lowest):
         return _rising(images[lowest], falls=not _rises(training, lowest))
     if _falls(held_out, third):
-        return Parting("The held-out loss still falls at the end: a longer run should help.")
+        return Parting("The validation loss still falls at the end: a longer run should help.")
     if _falls(training, third):
         near = next(n for n, loss in enumerate(held_out) if loss <= _margin(held_out[lowest]))
         return Parting(
-            f"The held-out loss has hardly fallen since {images[near]:,.0f} images, while that of "
-            "training images still falls: more or more varied images would help more than a "
-            "longer run.",
+            f"The validation loss has hardly fallen since {images[near]:,.0f} images, while "
+            "that of training images still falls: more or more varied images would help more "
+            "than a longer run.",
             images[near],
         )
     return Parting(
@@ -68,10 +68,10 @@ def find_parting(
 
 
 def _rising(images: float, *, falls: bool) -> Parting:
-    """What it means that the held-out loss rises since a number of images."""
+    """What it means that the validation loss rises since a number of images."""
     if falls:
         return Parting(
-            f"Since {images:,.0f} images the held-out loss rises while that of training images "
+            f"Since {images:,.0f} images the validation loss rises while that of training images "
             "does not: the stage learns its training images by heart, so stop there or train on "
             "more or more varied images.",
             images,

@@ -71,7 +71,7 @@ def progress_sections(run: RunRecord) -> list[tuple[str, Html]]:
         ("What was trained", _facts(run)),
         ("Samples", _samples(run)),
         ("Training", training_curves(run)),
-        ("Held-out loss", validation_curves(run)),
+        ("Validation loss", validation_curves(run)),
         ("Meters", meter_curves(run)),
     ]
 

@@ -1,4 +1,4 @@
-"""The curves in the report of a run: values of the steps, the held-out loss, and meters."""
+"""The curves in the report of a run: values of the steps, the validation loss, and meters."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def meter_curves(run: RunRecord) -> Html:
 
 
 def validation_curves(run: RunRecord) -> Html:
-    """The held-out loss beside that of training images, with marks, by noise level, and figures."""
+    """The validation and training loss with marks, the loss by noise level, and figures."""
     lines = run.validation
     if not lines:
         return Html("")
@@ -82,10 +82,12 @@ def validation_curves(run: RunRecord) -> Html:
     ]
     charts = [
         line_chart(losses, title="Loss, measured alike", **_axis(run), log=True, marks=marks),
-        _loss_chart(run, lines, "Held-out loss by log-SNR"),
+        _loss_chart(run, lines, "Validation loss by log-SNR"),
         *(_figure_chart(run, key) for key in _own_keys(lines, NOT_FIGURES)),
     ]
-    text = f"The held-out loss is lowest after {lowest['images']:,} images: {lowest['loss']:.4g}. "
+    text = (
+        f"The validation loss is lowest after {lowest['images']:,} images: {lowest['loss']:.4g}. "
+    )
     return joined(
         note(text + parting.advice),
         side_by_side([chart for chart in charts if chart]),
@@ -94,7 +96,7 @@ def validation_curves(run: RunRecord) -> Html:
 
 
 def parting_of(run: RunRecord) -> Parting:
-    """Where the held-out loss parts from that of training images; for a run that measured both."""
+    """Where validation and training loss diverge; for a run that measured both."""
     lines = run.validation
     columns = ([float(line[key]) for line in lines] for key in ("images", "loss", TRAINING_LOSS))
     return find_parting(*columns)

@@ -52,6 +52,8 @@ def resume(
     count = before["data"]["images"]
     if count != now["data"]["images"]:  # its new classes would not fit the weights either
         raise OtherImagesError(describe_difference(out, count, images.source))
+    objectives = [{"objective": each["objective"]} for each in (before, now)]
+    check_same_run(out, *objectives)  # what another one trains would not fit either
     restore(state, checkpoint)
     check_same_run(out, _without_hashes(before), _without_hashes(now))
     if before["data"]["keys"] != now["data"]["keys"]:

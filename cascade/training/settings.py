@@ -11,9 +11,6 @@ from cascade.training.trackers import TrackerName
 OptimiserKind = Literal["adamw", "muon"]
 LearningRateSchedule = Literal["warmup_stable_decay", "constant", "linear", "cosine"]
 
-MEASUREMENTS = 10  # of the held-out loss in a short run
-LONGEST_INTERVAL_IMAGES = 50_000  # between two of them
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
@@ -51,11 +48,12 @@ class TrainingSettings:
         sample_every_images: number of images between grids of samples, with which the meters are
             read too; 0 for no grids.
         sample_count: number of samples in a grid.
-        validate_every_images: number of images between measurements of the held-out loss, if there
-            are validation images; 0 for none, None for a tenth of `images`, at most 50,000.
+        validate_every_images: number of images between measurements of the validation loss, if
+            there are validation images; 0 for none, None for a tenth of `images`, but at most
+            50,000 and at least 16 times as many as are measured.
         validate_count: number of validation images that are measured, and of training images beside
             them, at least 1; the same ones every time.
-        patience: number of measurements without a lower held-out loss after which the run ends; 0
+        patience: number of measurements without a lower validation loss after which the run ends; 0
             to go on to the end.
         trackers: experiment trackers among `tensorboard`, `wandb` and `trackio`; may be empty.
         workers: number of processes that load data; 0 loads it in the training process.
@@ -90,10 +88,3 @@ class TrainingSettings:
     patience: int = 0
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
     workers: int = 0
-
-    @property
-    def validation_interval_images(self) -> int:
-        """Number of images between measurements of the held-out loss; 0 for none."""
-        if self.validate_every_images is not None:
-            return self.validate_every_images
-        return min(LONGEST_INTERVAL_IMAGES, max(1, self.images // MEASUREMENTS))

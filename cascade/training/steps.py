@@ -12,6 +12,7 @@ from cascade.conditioning.batch import Batch
 from cascade.devices import autocast
 from cascade.errors import CascadeError
 from cascade.training.checkpoint import RunState
+from cascade.training.optimiser import clip_gradients
 from cascade.training.settings import TrainingSettings
 
 
@@ -46,6 +47,36 @@ def accumulate_gradients(
             loss.backward()  # accelerate's own divides by its own setting
         total += loss.detach()
     return float(total)
+
+
+def clip(state: RunState, accelerator: Accelerator, largest_norm: float) -> list[float]:
+    """Scale the gradients of the stage, and those of what the objective trains, down to a norm.
+
+    The latter are averaged over the processes first. DDP and FSDP leave them out, because DDP waits
+    in each step for all gradients that it knows, and these may begin late in a run.
+
+    Args:
+        state: the run, with the gradients of a batch, which are changed.
+        accelerator: the processes of the run.
+        largest_norm: largest norm of the gradients of each of them, above 0.
+
+    Returns:
+        The norms before clipping, that of the stage first.
+    """
+    norms = [clip_gradients(list(state.stage.parameters()), largest_norm)]
+    if state.learned is not None:
+        parameters = list(state.learned.parameters())
+        _average_gradients(parameters, accelerator.num_processes)
+        norms.append(clip_gradients(parameters, largest_norm))
+    return norms
+
+
+def _average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
+    """Average gradients over all processes, which must all have them or all lack them."""
+    for parameter in parameters if processes > 1 else []:
+        if parameter.grad is not None:
+            torch.distributed.all_reduce(parameter.grad)  # gloo can sum, but not average
+            parameter.grad /= processes
 
 
 def take_step(state: RunState, *, batch_size: int) -> None:

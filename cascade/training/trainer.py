@@ -30,7 +30,7 @@ from cascade.training.failures import explained_errors
 from cascade.training.learning_rate import set_learning_rate
 from cascade.training.objectives.objective import Learner, Objective
 from cascade.training.objectives.table import make_objective
-from cascade.training.optimiser import clip_gradients, make_optimisers
+from cascade.training.optimiser import make_optimisers
 from cascade.training.processes import (
     StepVote,
     agree,
@@ -45,7 +45,7 @@ from cascade.training.run_folder import RunLock, run_identity
 from cascade.training.settings import TrainingSettings
 from cascade.training.sharding import asks_for_sharding, shard
 from cascade.training.step_log import StepLog
-from cascade.training.steps import accumulate_gradients, skip_step, take_step
+from cascade.training.steps import accumulate_gradients, clip, skip_step, take_step
 from cascade.training.stopping import stop_on_signal
 from cascade.training.validation import Validation
 from cascade.training.watch import Watch
@@ -133,10 +133,10 @@ class Trainer:
             )
 
     def _make_validation(self, images: TrainingImages | TensorDataset | None) -> Validation | None:
-        is_measured = images is not None and self.settings.validation_interval_images > 0
+        is_measured = images is not None and self.settings.validate_every_images != 0
         if self.settings.patience > 0 and not is_measured:
             raise CascadeError(
-                "an early stop needs a held-out loss; give validation images and an interval at "
+                "an early stop needs a validation loss; give validation images and an interval at "
                 "which to measure them, or no patience."
             )
         if images is None:
@@ -177,8 +177,9 @@ class Trainer:
         state = RunState(
             stage,
             EMAModel(stage.parameters(), decay=self.settings.ema_decay, foreach=True),
-            make_optimisers(stage, self.settings),
+            make_optimisers(stage, self.settings, self.objective.learned),
             [PowerAverage(list(stage.parameters()), width) for width in widths],
+            self.objective.learned,
         )
         resume(state, self.out, self.identity, self.images, self.settings)
         self.watch.rewind(state.images_seen)
@@ -214,7 +215,7 @@ class Trainer:
                     self._save()
                 if self._crossed(self.settings.sample_every_images):
                     self._draw_samples()
-                if self._crossed(self.settings.validation_interval_images):
+                if self.validation is not None and self._crossed(self.validation.interval_images):
                     self._validate()
                 if stopping:
                     break
@@ -229,7 +230,7 @@ class Trainer:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether the held-out loss has not fallen for as long as the settings allow."""
+        """Whether the validation loss has not fallen for as long as the settings allow."""
         return self.validation is not None and self.validation.exhausted
 
     def _batches(self) -> Iterator[Batch]:
@@ -262,8 +263,8 @@ class Trainer:
         loss = accumulate_gradients(
             self.model, batch, self.accelerator, self.settings, sharded=self.sharded
         )
-        norm = clip_gradients(list(self.state.stage.parameters()), self.settings.gradient_clip)
-        finite = math.isfinite(loss) and math.isfinite(norm)
+        norms = clip(self.state, self.accelerator, self.settings.gradient_clip)
+        finite = all(math.isfinite(each) for each in (loss, *norms))
         share = loss / self.accelerator.num_processes
         votes = agree(self.accelerator, StepVote(share, not finite, self.stop_requested))
         self.state.images_seen += self.settings.batch_size
@@ -272,7 +273,7 @@ class Trainer:
                 skip_step(self.state, most_in_a_row=self.settings.max_bad_steps)
         else:
             take_step(self.state, batch_size=self.settings.batch_size)
-        self.step_log.step(self.state, votes.loss, norm, factor)
+        self.step_log.step(self.state, votes.loss, norms[0], factor)
         alone = self.accelerator.num_processes == 1
         return self.stop_requested if alone else votes.stop > 0
 

@@ -1,4 +1,4 @@
-"""Measures the held-out loss of a run, keeps its best stage, and says when to stop.
+"""Measures the validation loss of a run, keeps its best stage, and says when to stop.
 
 A measurement changes nothing about the training: it draws from seeds of its own, on a copy of the
 stage with averaged weights. Images, crops, noise and times are the same every time, so that the
@@ -47,6 +47,11 @@ from cascade.training.watch import Watch
 
 CHUNK_IMAGES = 32  # at most, in one pass of the network
 FEWEST_DRAWS = 64  # of noise and time, for a mean over all noise levels
+LEVEL_IMAGES = 64  # at most, whose loss is measured at each of the noise levels
+MEASUREMENTS = 10  # in a run, unless they would be too close to each other or too far apart
+LONGEST_INTERVAL_IMAGES = 50_000
+SHORTEST_INTERVAL = 16  # times the images measured; one costs as much as training on
+# one and a half times as many
 Values = dict[str, list[float]]  # of each image, by figure
 Figures = Callable[[Stage, Batch, int], dict[str, Tensor]]  # of a batch and its first position
 Task = Callable[[Stage], tuple[Values, tuple[str, ...]]]  # measures a chunk, and names broken ones
@@ -138,8 +143,13 @@ class Validation:
         self.best = best if best in same else None  # else of steps that a kill undid
 
     @property
+    def interval_images(self) -> int:
+        """Number of images between measurements; 0 for none."""
+        return interval_images(self.settings, self._count)
+
+    @property
     def exhausted(self) -> bool:
-        """Whether the held-out loss has not fallen for as long as the settings allow."""
+        """Whether the validation loss has not fallen for as long as the settings allow."""
         return 0 < self.settings.patience <= waited(self._losses)
 
     def lacks(self, images_seen: int) -> bool:
@@ -148,7 +158,7 @@ class Validation:
         Args:
             images_seen: number of images seen in the checkpoint.
         """
-        every, settings = self.settings.validation_interval_images, self.settings
+        every, settings = self.interval_images, self.settings
         if every <= 0 or images_seen in (0, *self._measured_at):
             return False
         before = images_seen - settings.batch_size
@@ -210,8 +220,8 @@ class Validation:
         """The figures of held-out images, of which `first` were measured before."""
         precision = self.settings.precision
         values = {"loss": losses(stage, self.objective, batch, precision=precision)}
-        if first < self._count:
-            part = batch.first(self._count - first)
+        if first < (most := min(LEVEL_IMAGES, self._count)):
+            part = batch.first(most - first)
             values |= losses_by_level(stage, part, precision=precision)
         sampled = min(self.settings.sample_count, self._count) - first
         if sampled > 0 and has_originals(stage):
@@ -232,7 +242,7 @@ class Validation:
             is_best = best.images == images_seen
             place = ", the lowest so far" if is_best else f", lowest after {best.images:,} images"
         logger.info(
-            "held-out loss %.4g after %s images (training images %.4g)%s.",
+            "validation loss %.4g after %s images (training images %.4g)%s.",
             values["loss"],
             f"{images_seen:,}",
             values[TRAINING_LOSS],
@@ -240,7 +250,7 @@ class Validation:
         )
         if self.exhausted:
             logger.info(
-                "stopping early: the held-out loss has not fallen in %s measurements.",
+                "stopping early: the validation loss has not fallen in %s measurements.",
                 self.settings.patience,
             )
 
@@ -253,7 +263,7 @@ class Validation:
         """Log each broken image once."""
         for name in dict.fromkeys(name for each in chunks for name in each.broken):
             if name not in self._broken and self.accelerator.is_main_process:
-                logger.warning("skipping a broken image in measuring the held-out loss: %s", name)
+                logger.warning("skipping a broken image in measuring the validation loss: %s", name)
             self._broken.add(name)
 
     def _digest_of_images(self) -> str:
@@ -266,6 +276,14 @@ class Validation:
             self.settings.precision,
         )
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def interval_images(settings: TrainingSettings, measured: int) -> int:
+    """Number of training images between measurements of `measured` images; 0 for none."""
+    if settings.validate_every_images is not None:
+        return settings.validate_every_images
+    share = max(settings.images // MEASUREMENTS, SHORTEST_INTERVAL * measured)
+    return min(LONGEST_INTERVAL_IMAGES, share)
 
 
 def combined(chunks: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:

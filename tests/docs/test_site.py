@@ -33,7 +33,7 @@ def test_the_page_of_parts_shows_every_example_that_contributing_names(site):
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.parent.name)
-def test_the_gallery_has_figures_and_failures_of_every_model(site, card):
+def test_the_gallery_has_figures_and_limits_of_every_model(site, card):
     name, text = card.parent.name, card.read_text(encoding="utf-8")
     section = site.gallery_section(name, text)
     assert section in site.gallery_page()
@@ -46,7 +46,7 @@ def test_the_gallery_has_figures_and_failures_of_every_model(site, card):
 
 def test_a_card_without_limits_is_named(site):
     card = "---\nlicense: mit\n---\n# a\n\nDraws.\n\n## Figures\n\nAs measured:\n\n| x |\n|---|\n"
-    with pytest.raises(LookupError, match="the card of a has no section Limits or What fails"):
+    with pytest.raises(LookupError, match="the card of a has no section Limits; add one"):
         site.gallery_section("a", card)
     section = site.gallery_section("a", card + "\n## Limits\n\n- Few [lines](b.png).\n")
     assert section == (

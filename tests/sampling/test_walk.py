@@ -15,6 +15,7 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError
 from cascade.sampling.canvas import CanvasNoise
+from cascade.sampling.resampling import Resampling
 from cascade.sampling.samplers.sampler import GridSampler, Sampler
 from cascade.sampling.samplers.table import SAMPLERS, make_sampler, sampler_names
 from cascade.sampling.walk import Hooks, Known, StartFrom, walk
@@ -287,6 +288,18 @@ def test_a_callback_sees_every_step_alike_in_whole_images_and_strips(walked, pro
     for (_, _, x_t, x0), (_, _, other_x_t, other_x0) in zip(*seen.values(), strict=True):
         torch.testing.assert_close(other_x_t, x_t, rtol=0, atol=1e-4)
         torch.testing.assert_close(other_x0, x0, rtol=0, atol=1e-6)
+
+
+def test_what_a_callback_keeps_stays_as_it_was(walked, images):
+    """Known pixels and jumps back change the canvas in place."""
+    kept = []
+
+    def keep(index, t, tensors):
+        kept.extend((each, each.clone()) for each in tensors.values())
+
+    known, resampling = Known(images, images[0, 0] > 0), Resampling(resamplings=3)
+    walked("ddim", hooks=Hooks(known=known, resampling=resampling, callback=keep))
+    assert all(now.equal(then) for now, then in kept)
 
 
 @strip_counts

@@ -91,7 +91,7 @@ def test_what_a_task_runs_is_what_its_users_get(chains):
     task = task_of(contracts(chains["edit"]))
     assert isinstance(task, PairedTask)
     for count, image in ((1, low_res[:1]), (2, resize(low_res[:1], (32, 32), "bicubic"))):
-        stages, own = chains["edit"][:count], resize(hole.float(), image.shape[-2:], "nearest") > 0
+        stages, own = chains["edit"][:count], resize(hole.float(), image.shape[-2:], "area") > 0
         result = task.run(stages, Inputs({"image": with_opacity(image, own)}), 7)
         pipeline = CascadePipeline.from_stages({f"part{n}": each for n, each in enumerate(stages)})
         assert torch.equal(result, pipeline.edit(image, own[0, 0], seed=7).images[0])

@@ -16,7 +16,7 @@ RISING = [8.0, 5.0, 4.0, 3.5, 3.6, 3.9, 4.4, 5.0]
 @pytest.mark.parametrize(
     ("held_out", "training", "images", "words"),
     [
-        (RISING, FALLING, 400, "Since 400 images the held-out loss rises .* by heart, so stop"),
+        (RISING, FALLING, 400, "Since 400 images the validation loss rises .* by heart, so stop"),
         (FLAT, FALLING, 400, "hardly fallen since 400 images, .* more or more varied images"),
         (FALLING, FALLING, None, "still falls at the end: a longer run should help"),
         (FLAT, FLAT, None, "Neither loss falls any more"),

@@ -1,4 +1,4 @@
-"""The held-out loss: the same however it is measured, without a trace in the training."""
+"""The validation loss: the same however it is measured, without a trace in the training."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def test_a_best_stage_of_steps_that_a_kill_undid_does_not_count(
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """A function that makes a run measure certain held-out losses, one after another."""
+    """A function that makes a run measure certain validation losses, one after another."""
 
     def script(values: list[float]) -> None:
         rest = iter(values)
@@ -301,7 +301,7 @@ def test_the_command_says_where_the_best_stage_is(command, pictures, unseen, tmp
     values += [f"data.validation={unseen}", "train.validate_every_images=16", "train.patience=1"]
     done = command("train", "tiny-16", f"data.path={pictures}", *values, "--out", tmp_path / "run")
     assert done.code == 0, done.err
-    assert "stopped after 32 images, because the held-out loss no longer falls." in done.out
+    assert "stopped after 32 images, because the validation loss no longer falls." in done.out
     assert f"lowest after 16 images; that stage is {tmp_path / 'run' / 'stage-best'}" in done.out
     assert load_stage(tmp_path / "run" / "stage-best").space.size == (16, 16)
 
@@ -337,8 +337,10 @@ def test_the_report_marks_where_the_losses_part(make_trainer, unseen, tmp_path, 
     values = ["train.images=80", "train.validate_every_images=16", f"data.validation={unseen}"]
     make_trainer(tmp_path, *values).run()
     page = (tmp_path / "report.html").read_text()
-    assert "Since 32 images the held-out loss rises while that of training images does not" in page
-    assert "The held-out loss is lowest after 32 images: 8." in page
+    assert (
+        "Since 32 images the validation loss rises while that of training images does not" in page
+    )
+    assert "The validation loss is lowest after 32 images: 8." in page
     assert page.count('class="mark"') == 1  # the lowest point is where they part
     assert "they part</text>" in page
     assert "PSNR, dB, held-out" in page
@@ -404,7 +406,7 @@ def test_a_data_set_of_tensors_is_measured_too(base_stage, tmp_path, low_res):
     images, other = list(low_res), list(-low_res)
     Trainer(base_stage, images, tmp_path, settings, validation=other).run()
     assert [line["images"] for line in lines(tmp_path)] == [4, 8]
-    with pytest.raises(CascadeError, match="an early stop needs a held-out loss"):
+    with pytest.raises(CascadeError, match="an early stop needs a validation loss"):
         Trainer(copy.deepcopy(base_stage), images, tmp_path / "b", replace(settings, patience=1))
 
 
@@ -429,7 +431,7 @@ def test_a_data_set_of_tensors_is_measured_too(base_stage, tmp_path, low_res):
             ["data.validation={held_out}"],
             r"no training image has a class of the 16 .* \(class 'cat', class 'dog'\); name images",
         ),
-        (["train.patience=2"], "key 'train.patience': an early stop needs a held-out loss; name"),
+        (["train.patience=2"], "key 'train.patience': an early stop needs a validation loss; name"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_line(
@@ -490,15 +492,21 @@ def test_another_path_leaves_out_the_recipe_s_own_validation_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "interval"),
+    ("values", "measured", "interval"),
     [
-        ({"images": 20_000}, 2_000),
-        ({"images": 5_000_000}, 50_000),
-        ({"images": 4}, 1),
-        ({"images": 100, "validate_every_images": 0}, 0),
+        ({"images": 20_000}, 20, 2_000),
+        ({"images": 20_000}, 256, 4_096),
+        ({"images": 600}, 256, 4_096),  # at the end alone
+        ({"images": 5_000_000}, 256, 50_000),
+        ({"images": 20_000}, 10_000, 50_000),
+        ({"images": 4}, 1, 16),
+        ({"images": 100, "validate_every_images": 0}, 256, 0),
+        ({"images": 100, "validate_every_images": 7}, 256, 7),
     ],
 )
-def test_the_held_out_loss_is_measured_about_ten_times_in_a_short_run(values, interval):
+def test_measurements_are_about_ten_in_a_run_but_take_little_of_its_time(
+    values, measured, interval
+):
     from cascade.training.settings import TrainingSettings
 
-    assert TrainingSettings(**values).validation_interval_images == interval
+    assert module.interval_images(TrainingSettings(**values), measured) == interval

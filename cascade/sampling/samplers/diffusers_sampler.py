@@ -172,13 +172,12 @@ class DiffusersSampler(Sampler):
         x0 = self.predicted_x0(prediction, x_t, t)
         alpha, sigma = self.process.schedule.alpha_sigma(t)
         v = alpha * self.process.eps(x0, x_t, t) - sigma * x0
+        if index == len(self.scheduler.timesteps) - 1:  # some would stop at timestep 0, or fail
+            return x0, x0
         if noise.rows == slice(None):
-            moved = self._moved(v, state, index, noise)
-        else:
-            with self._memory.strip(index, noise.rows, self._shape):
-                moved = self._moved(v, state, index, noise)
-        is_last = index == len(self.scheduler.timesteps) - 1  # some would stop at timestep 0
-        return x0 if is_last else moved, x0
+            return self._moved(v, state, index, noise), x0
+        with self._memory.strip(index, noise.rows, self._shape):
+            return self._moved(v, state, index, noise), x0
 
     def _turn_to(self, index: int) -> None:
         """Let the scheduler know where it is; some walks visit a timestep more than once."""

@@ -7,6 +7,10 @@ et al. 2022, arXiv 2112.10752). Both sums are over one image, so that beta means
 the papers: 1 is the lower bound of the likelihood, for `l2` with a variance of 1 and for `l1` with
 Laplace's distribution of scale 1 (beta-VAE, Higgins et al. 2017).
 
+In the later part of a run, a discriminator may learn beside the stage to tell restored pictures
+from true ones, and the stage to deceive it. The measured loss leaves out their terms, because they
+have no fixed meaning: they depend on what the discriminator has learned.
+
 Shapes: B images, C channels, H and W pixels; c channels of the latents, h and w their size.
 """
 
@@ -22,12 +26,14 @@ from cascade.autoencoder_stage import AutoencoderStage
 from cascade.conditioning.batch import Batch
 from cascade.data.fitting import as_float
 from cascade.data.training_images import TrainingImages, epoch_order
-from cascade.devices import Precision
+from cascade.devices import Precision, autocast
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.networks.autoencoder import Posterior
+from cascade.networks.patch_discriminator import PatchDiscriminator, check_size
 from cascade.networks.perceptual import Distance, PerceptualKind, load_distance
 from cascade.stage import Stage
+from cascade.training.objectives.adversarial import deceiving_loss, discerned, discerning_loss
 from cascade.training.objectives.objective import Objective
 
 Reconstruction = Literal["l1", "l2"]
@@ -45,6 +51,9 @@ class Autoencoding(Objective):
         beta: weight of the divergence, at least 0; 0 for networks without distributions.
         perceptual: features that restored images are compared by: `efflite0`, `lpips` or `none`.
         perceptual_weight: weight of that distance, at least 0.
+        adversarial_weight: weight of the discriminator's mean logit in the stage's loss, at least
+            0; 0 for no discriminator.
+        adversarial_start: share of the run after which the discriminator begins, in [0, 1).
 
     Raises:
         ContractError: if a value is out of range.
@@ -57,17 +66,32 @@ class Autoencoding(Objective):
         beta: float = 1e-6,
         perceptual: PerceptualKind = "none",
         perceptual_weight: float = 1.0,
+        adversarial_weight: float = 0.0,
+        adversarial_start: float = 0.5,
     ) -> None:
         if reconstruction not in get_args(Reconstruction):
             raise ContractError(f"reconstruction must be l1 or l2, got {reconstruction!r}.")
-        for name, value in (("beta", beta), ("perceptual_weight", perceptual_weight)):
+        weights = {
+            "beta": beta,
+            "perceptual_weight": perceptual_weight,
+            "adversarial_weight": adversarial_weight,
+        }
+        for name, value in weights.items():
             if not (math.isfinite(value) and value >= 0):
                 raise ContractError(f"{name} must be a number of at least 0, got {value}.")
+        if not 0 <= adversarial_start < 1:
+            raise ContractError(
+                f"adversarial_start must be at least 0 and below 1, got {adversarial_start}."
+            )
         self.reconstruction = reconstruction
         self.beta = beta
         self.perceptual = perceptual
         self.perceptual_weight = perceptual_weight
+        self.adversarial_weight = adversarial_weight
+        self.adversarial_start = adversarial_start
         self._distance: Distance | None = None
+        self._discriminator: PatchDiscriminator | None = None
+        self._has_begun = False  # to train it
 
     def check(self, stage: Stage) -> None:
         if not isinstance(stage, AutoencoderStage):
@@ -83,16 +107,36 @@ class Autoencoding(Objective):
                 f"perceptual {self.perceptual} compares RGB images, but the stage has "
                 f"{stage.space.channels} channels; use perceptual none."
             )
+        if self.adversarial_weight > 0:
+            check_size(stage.space.size)
 
     def begin(self, stage: Stage, device: torch.device) -> None:
         self._distance = load_distance(self.perceptual, device)
+        if self.adversarial_weight > 0:
+            with torch.random.fork_rng(devices=()):  # all else draws as without it
+                torch.default_generator.manual_seed(torch.initial_seed())  # in all processes
+                self._discriminator = PatchDiscriminator(stage.space.channels).to(device)
+
+    @property
+    def learned(self) -> PatchDiscriminator | None:
+        """The discriminator; None without one, and before `begin`."""
+        return self._discriminator
+
+    def set_progress(self, share: float) -> None:
+        self._has_begun = share >= self.adversarial_start
 
     def identity(self) -> dict[str, Any]:
-        return {
+        values = {
             "reconstruction": self.reconstruction,
             "beta": self.beta,
             "perceptual": self.perceptual,
             "perceptual_weight": self.perceptual_weight,
+        }
+        if self.adversarial_weight == 0:
+            return values
+        return values | {
+            "adversarial_weight": self.adversarial_weight,
+            "adversarial_start": self.adversarial_start,
         }
 
     # ---- the loss -------------------------------------------------------------------------------
@@ -103,9 +147,18 @@ class Autoencoding(Objective):
         restored, posterior = restore(stage, batch)
         error = self.error(restored, batch.images)
         loss = (error + self.beta * posterior.kl().flatten(1).sum(dim=1)) / batch.images[0].numel()
-        if self._distance is None:
+        if self._distance is not None:
+            loss = loss + self.perceptual_weight * self._distance(restored, batch.images).float()
+        if self._discriminator is None or not stage.training:
             return loss
-        return loss + self.perceptual_weight * self._distance(restored, batch.images).float()
+        check_size((batch.images.shape[-2], batch.images.shape[-1]))  # at once, before it begins
+        if not self._has_begun:
+            return loss
+        return (
+            loss
+            + self.adversarial_weight * deceiving_loss(self._discriminator, restored)
+            + discerning_loss(self._discriminator, restored, batch.images)
+        )
 
     def error(self, restored: Tensor, images: Tensor) -> Tensor:
         """The error (B,) of restored images (B, C, H, W), summed over all pixels and channels."""
@@ -124,7 +177,9 @@ class Autoencoding(Objective):
         Returns:
             `psnr` in dB; `kl`, the mean divergence of an image's latents in nats; `dead_units`,
             the number of latents whose divergence is below 0.01 nats on average over the images;
-            `latent_mean` and `latent_std` before shift and scale.
+            `latent_mean` and `latent_std` before shift and scale; and as soon as a discriminator
+            learns, `discerned_true` and `discerned_restored`, the shares of patches that it takes
+            for what they are.
         """
         assert isinstance(stage, AutoencoderStage)
         square = ((samples.to(batch.images) - batch.images) / 2).square().flatten(1).mean(dim=1)
@@ -134,6 +189,9 @@ class Autoencoding(Objective):
             "latent_mean": float(posterior.mean.mean()),
             "latent_std": float(posterior.mean.std(correction=0)),
         }
+        if self._discriminator is not None and self._has_begun:
+            with autocast(stage.device, precision):
+                values |= discerned(self._discriminator, samples.to(batch.images), batch.images)
         if posterior.log_variance is None:
             return values
         return values | {
@@ -181,7 +239,7 @@ def latent_moments(
     for first in range(0, len(places), MEASURED_AT_A_TIME):
         part = places[first : first + MEASURED_AT_A_TIME]
         whole = [as_float(images.first_usable(order, place).sized.image) for place in part]
-        raw = stage.posterior(torch.stack(whole)).mean.double()
+        raw = stage.posterior(torch.stack(whole)).mean.cpu().double()
         count += raw.numel()
         total += float(raw.sum())
         squares += float((raw**2).sum())

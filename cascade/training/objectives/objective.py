@@ -36,6 +36,17 @@ class Objective(ABC):
             ContractError: if the objective lacks something that the stage was declared with.
         """
 
+    @property
+    def learned(self) -> nn.Module | None:
+        """A network that the objective trains besides the stage, from `begin` on; most have none.
+
+        It lies whole on the device of every process, with the same weights in all. Its loss is a
+        part of `loss`. The run gives it an AdamW of its own and keeps it in checkpoints, but does
+        not average it or write it into the stage. A step in which it gets no gradient leaves it
+        as it is.
+        """
+        return None
+
     def set_progress(self, share: float) -> None:  # noqa: B027  most objectives do not change
         """Note which share of the run, in [0, 1), was trained before the next loss."""
 
@@ -75,7 +86,7 @@ class Objective(ABC):
         processes, draws the same.
 
         Args:
-            stage: the stage in training.
+            stage: the stage in training; if its flag `training` is off, it is only measured.
             batch: images (B, C, H, W) in [-1, 1] and the data of their conditions.
 
         Returns:
