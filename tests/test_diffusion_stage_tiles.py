@@ -74,7 +74,7 @@ def sample(stage, inputs, tiles=None, *, hooks=None, **values) -> Tensor:
 
 
 def assert_same(tiled: Tensor, whole: Tensor) -> None:
-    """Equal but for rounding, which Heun's large first steps enlarge at single pixels."""
+    """Equal but for rounding, which large first steps enlarge at single pixels."""
     difference = (tiled - whole).abs()
     assert difference.mean() < 1e-5
     assert difference.max() < 1 / 255

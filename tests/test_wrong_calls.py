@@ -565,16 +565,28 @@ def test_a_stage_goes_back_after_an_error(base_stage, monkeypatch):
 
 def test_a_scheduler_of_diffusers_is_taken_as_its_name_and_what_it_changes(pipeline):
     scheduler = diffusers.DPMSolverMultistepScheduler(solver_order=3, use_karras_sigmas=True)
-    result = pipeline(seed=0, output_type="pt", steps=4, sampler=scheduler)
+    result = pipeline(seed=0, output_type="pt", steps=12, sampler=scheduler)
     named = {
         "sampler": "DPMSolverMultistepScheduler",
         "config": {"solver_order": 3, "use_karras_sigmas": True},
     }
     assert named.items() <= result.settings["base"].items()
-    again = pipeline(seed=0, output_type="pt", steps=4, **named)
+    again = pipeline(seed=0, output_type="pt", steps=12, **named)
     assert result.images.equal(again.images)
-    plain = pipeline(seed=0, output_type="pt", steps=4, sampler=type(scheduler))
+    plain = pipeline(seed=0, output_type="pt", steps=12, sampler=type(scheduler))
     assert not result.images.equal(plain.images)
+
+
+def test_a_scheduler_that_does_not_fit_is_refused_before_the_first_call(pipeline):
+    steps = []
+    for scheduler in (diffusers.DDIMInverseScheduler, diffusers.HeunDiscreteScheduler()):
+        words = line(
+            lambda scheduler=scheduler: pipeline(
+                steps=5, sampler=scheduler, callback_on_step_end=lambda *at: steps.append(at)
+            )
+        )
+        assert words.startswith("diffusers' "), words
+    assert not steps
 
 
 def test_a_scheduler_is_saved_by_name(pipeline, tmp_path):

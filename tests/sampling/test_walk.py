@@ -65,7 +65,7 @@ def walked(process):
     def run(name="ddim", strips=None, hooks=None, temperature=1.0, **options) -> Tensor:
         noise = SeededNoise(SEEDS)
         noise.temperature = temperature
-        sampler = make_sampler(name, process, STEPS, **options)
+        sampler = make_sampler(name, process, options.pop("steps", STEPS), **options)
         start = noise.normal(*SHAPE[1:])
         fresh = CanvasNoise(noise, SHAPE)
         return walk(sampler, strips or PointwiseStrips(), start, fresh, hooks or Hooks())
@@ -82,7 +82,7 @@ def images() -> Tensor:
 def by_hand(process: NoiseProcess, name: str, **options) -> Tensor:
     """The walk as a plain loop over whole images."""
     noise = SeededNoise(SEEDS)
-    sampler = make_sampler(name, process, STEPS, **options)
+    sampler = make_sampler(name, process, options.pop("steps", STEPS), **options)
     state, strips = sampler.start(noise.normal(*SHAPE[1:])), PointwiseStrips()
     for index in range(len(sampler.timesteps)):
         ((_, output),) = strips.outputs(state, sampler, index)
@@ -108,6 +108,7 @@ def test_a_walk_is_a_loop_over_the_sampler_s_steps(walked, process, name, count)
         ("ddpm", {"threshold": "none"}),
         ("ddpm", {"threshold": "dynamic", "percentile": 0.7, "variance": "large"}),
         ("unipc", {"threshold": "dynamic", "percentile": 0.7}),
+        ("unipc", {"steps": 20, "config": {"use_karras_sigmas": True}}),  # timesteps repeat
     ],
 )
 def test_strips_change_nothing_with_any_options_and_threshold(walked, process, name, options):

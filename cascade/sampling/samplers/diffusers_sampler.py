@@ -19,6 +19,7 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import LARGEST_BETA
 from cascade.errors import ContractError, first_line, nearest
 from cascade.sampling.samplers.sampler import Sampler, batch_of
+from cascade.sampling.samplers.scheduler_trial import check_scheduler
 from cascade.sampling.samplers.strip_memory import StripMemory
 from cascade.sampling.thresholding import Thresholding
 
@@ -75,8 +76,8 @@ class DiffusersSampler(Sampler):
         scheduler: name of a class of diffusers, such as `UniPCMultistepScheduler`.
 
     Raises:
-        ContractError: if the scheduler cannot use the stage's noise schedule or number of steps, or
-            has no such setting.
+        ContractError: if the scheduler cannot use the stage's noise schedule or number of steps,
+            has no such setting, or fails in a trial walk, see `check_scheduler`.
     """
 
     Options = DiffusersOptions
@@ -131,6 +132,7 @@ class DiffusersSampler(Sampler):
                 f"diffusers' {scheduler} cannot space {steps} of {total} timesteps evenly; use "
                 f"another number of steps, such as one that divides {total}."
             )
+        check_scheduler(self, scheduler)
 
     @property
     def timesteps(self) -> list[int]:
@@ -153,12 +155,12 @@ class DiffusersSampler(Sampler):
         return noise * float(self.scheduler.init_noise_sigma)
 
     def noised(self, x0: Tensor, noise: Tensor, index: int) -> Tensor:
-        self._memory.turn_to(index)
+        self._turn_to(index)
         moment = self.scheduler.timesteps[index].expand(x0.shape[0])
         return self.scheduler.add_noise(x0, noise, moment.to(x0.device))
 
     def network_input(self, state: Tensor, index: int) -> Tensor:
-        self._memory.turn_to(index)
+        self._turn_to(index)
         return self.scheduler.scale_model_input(state, self.scheduler.timesteps[index])
 
     def step(
@@ -170,34 +172,46 @@ class DiffusersSampler(Sampler):
         x0 = self.predicted_x0(prediction, x_t, t)
         alpha, sigma = self.process.schedule.alpha_sigma(t)
         v = alpha * self.process.eps(x0, x_t, t) - sigma * x0
+        if index == len(self.scheduler.timesteps) - 1:  # some would stop at timestep 0, or fail
+            return x0, x0
         if noise.rows == slice(None):
-            moved = self._moved(v, state, index, noise)
-        else:
-            with self._memory.strip(index, noise.rows, self._shape):
-                moved = self._moved(v, state, index, noise)
-        is_last = index == len(self.scheduler.timesteps) - 1  # some would stop at timestep 0
-        return x0 if is_last else moved, x0
+            return self._moved(v, state, index, noise), x0
+        with self._memory.strip(index, noise.rows, self._shape):
+            return self._moved(v, state, index, noise), x0
+
+    def _turn_to(self, index: int) -> None:
+        """Let the scheduler know where it is; some walks visit a timestep more than once."""
+        self._memory.turn_to(index)
+        begins = getattr(self.scheduler, "set_begin_index", None)
+        if begins is not None and self.scheduler.step_index is None:
+            begins(index)
 
     def _moved(self, v: Tensor, state: Tensor, index: int, noise: NoiseSource) -> Tensor:
         """The scheduler's next state.
 
         Raises:
             ContractError: if it draws noise, which has a temperature only in samplers of our own,
-                or if its arithmetic fails in float32.
+                or if it fails, as its arithmetic may in float32.
         """
+        name, place = type(self.scheduler).__name__, f"{index + 1} of {len(self.timesteps)}"
         takes_generator = "generator" in _parameters(self.scheduler.step)
         extra = {"generator": noise.generators} if takes_generator else {}
         before = noise.generators[0].get_state()
-        moved = self.scheduler.step(v, self.scheduler.timesteps[index], state, **extra)
+        try:
+            moved = self.scheduler.step(v, self.scheduler.timesteps[index], state, **extra)
+        except Exception as error:  # schedulers raise many kinds
+            raise ContractError(
+                f"diffusers' {name} failed in step {place} ({type(error).__name__}: "
+                f"{first_line(error)}); use another number of steps, or another sampler."
+            ) from error
         is_drawn = not before.equal(noise.generators[0].get_state())
         if is_drawn and noise.temperature != 1:
             raise ContractError(
-                f"{type(self.scheduler).__name__} draws noise at temperature 1 only, got "
+                f"{name} draws noise at temperature 1 only, got "
                 f"{noise.temperature}; use ddim or ddpm, or a sampler that draws none."
             )
         is_lost = not torch.isfinite(moved.prev_sample).all()  # ancestral ones take roots near zero
         if is_lost and torch.isfinite(v).all():
-            name, place = type(self.scheduler).__name__, f"{index + 1} of {self.steps}"
             raise ContractError(
                 f"{name} computed NaN in step {place}; use another number of steps, or ddpm."
             )

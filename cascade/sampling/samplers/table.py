@@ -22,6 +22,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "ddim": DDIM,
     "ddpm": DDPM,
     "ode": ODE,
+    "heun": ODE,  # the usual name; diffusers' own overshoots where the first sigma is large
     "euler-maruyama": EulerMaruyama,
     "predictor-corrector": PredictorCorrector,
     "langevin": Langevin,
@@ -29,7 +30,6 @@ SAMPLERS: dict[str, type[Sampler]] = {
 DIFFUSERS_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "unipc": ("UniPCMultistepScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
     "euler": ("EulerDiscreteScheduler", {}),
     "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
     "deis": ("DEISMultistepScheduler", {}),

@@ -10,6 +10,7 @@ Shapes: B batch, C channels, H and W pixels.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, final
 
 import torch
@@ -188,7 +189,10 @@ class Consistency(Objective):
                 "ddim": {"sampler": "ddim", "eta": 0.0, "steps": steps},
             }
             for number, config in enumerate(UNIPC_CONFIGS):
-                samplers[f"unipc {number}"] = {"sampler": "unipc", "steps": steps, "config": config}
+                settings = {"sampler": "unipc", "steps": steps, "config": config}
+                with suppress(ContractError):  # bh1 overshoots on some noise schedules
+                    teacher.stage.check_settings(teacher.settings(**settings))
+                    samplers[f"unipc {number}"] = settings
             self._pictures[key] = {
                 name: draw_samples(
                     teacher.stage.with_sampling(teacher.settings(**settings)),

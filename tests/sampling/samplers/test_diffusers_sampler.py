@@ -13,13 +13,109 @@ from cascade.sampling.samplers.table import DIFFUSERS_SAMPLERS, make_sampler
 from cascade.sampling.steps import ddim_step
 
 
-@pytest.mark.parametrize("name", ["dpmsolver++", "unipc", "heun", "euler", "deis"])
+@pytest.mark.parametrize("name", ["dpmsolver++", "unipc", "HeunDiscreteScheduler", "euler", "deis"])
 def test_deterministic_samplers_converge_to_the_exact_flow(fine_process, gaussian, run, name):
     sampler = make_sampler(name, fine_process, 250, threshold="none")
     state = sampler.start(torch.linspace(-3, 3, 13).view(1, 1, 1, 13))
     expected = gaussian.flow(fine_process, sampler.network_input(state, 0), 999)
     images, _ = run(sampler, gaussian.denoiser(fine_process), state, SeededNoise([0]))
     torch.testing.assert_close(images, expected, rtol=0, atol=0.015)
+
+
+@pytest.mark.parametrize(
+    "name", ["dpmsolver++", "unipc", "deis", "euler", "DPMSolverSinglestepScheduler"]
+)
+@pytest.mark.parametrize("spacing", ["karras_sigmas", "exponential_sigmas", "lu_lambdas"])
+def test_spacings_that_visit_a_timestep_more_than_once_draw_the_data(
+    fine_process, gaussian, run, name, spacing
+):
+    """The last beta is clipped, so that the first sigma is 20,000, and 640 a timestep later."""
+    if spacing == "lu_lambdas" and name != "dpmsolver++":
+        pytest.skip("the scheduler has no such spacing")
+    options = {"config": {f"use_{spacing}": True}}
+    sampler = make_sampler(name, fine_process, 20, threshold="none", **options)
+    assert len(set(sampler.timesteps)) < len(sampler.timesteps)
+    noise = SeededNoise([0])
+    state = sampler.start(noise.normal(1, 64, 64))
+    images, _ = run(sampler, gaussian.denoiser(fine_process), state, noise)
+    assert images.mean().item() == pytest.approx(gaussian.mean, abs=0.02)
+    assert 0.65 * gaussian.std < images.std().item() < 1.2 * gaussian.std
+
+
+@pytest.mark.parametrize("name", ["dpmsolver++", "unipc", "deis", "euler"])
+def test_known_pixels_are_as_noisy_as_the_walk_where_timesteps_repeat(fine_process, name):
+    options = {"config": {"use_karras_sigmas": True}}
+    sampler = make_sampler(name, fine_process, 20, **options)
+    x0, eps = torch.full((1, 1, 4, 4), 0.5), SeededNoise([1]).normal(1, 4, 4)
+    state = sampler.noised(x0, eps, 0)
+    for index, timestep in enumerate(sampler.timesteps):
+        fresh = make_sampler(name, fine_process, 20, **options)
+        for each in (sampler, fresh):
+            x_t = each.network_input(each.noised(x0, eps, index), index)
+            expected = sampler.network_input(state, index)
+            torch.testing.assert_close(x_t, expected, rtol=0, atol=2e-3)
+        t = torch.tensor([timestep])
+        x_t = sampler.network_input(state, index)
+        output = fine_process.target(x0, fine_process.eps(x0, x_t, t), t)
+        state, _ = sampler.step(output, state, index, SeededNoise([0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "words"),
+    [
+        *(
+            (name, {"use_flow_sigmas": True}, "in step [0-9]+, at timestep [0-9]+, scales the")
+            for name in ("dpmsolver++", "unipc", "deis", "DPMSolverSinglestepScheduler")
+        ),
+        ("euler", {"interpolation_type": "log_linear"}, "scales the image by"),
+        ("CogVideoXDDIMScheduler", {}, "scales the image by"),
+        ("DDIMInverseScheduler", {}, "starts at timestep 49 of 1000, where images are not noise"),
+        ("DPMSolverMultistepInverseScheduler", {}, "starts at timestep 49 of 1000"),
+        ("dpmsolver++", {"use_beta_sigmas": True}, "1% of their contrast in 20 steps .ddim: 92%"),
+        ("HeunDiscreteScheduler", {}, "2[0-9]+% of their contrast in 20 steps.*the sampler ode"),
+    ],
+)
+def test_schedulers_that_would_draw_something_else_are_refused(fine_process, name, config, words):
+    with pytest.raises(ContractError, match=words) as error:
+        make_sampler(name, fine_process, 20, config=config)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 10, 50, 200])
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+def test_other_noise_levels_are_refused_in_any_number_of_steps(kind, steps):
+    process = NoiseProcess(NoiseSchedule(kind))
+    for name, config in (("unipc", {"use_flow_sigmas": True}), ("CogVideoXDDIMScheduler", {})):
+        with pytest.raises(ContractError, match="and the stage's noise schedule by"):
+            make_sampler(name, process, steps, config=config)
+
+
+def test_heun_of_diffusers_works_where_the_first_sigma_is_small(gaussian, run):
+    process = NoiseProcess(NoiseSchedule("linear"))
+    sampler = make_sampler("HeunDiscreteScheduler", process, 20, threshold="none")
+    noise = SeededNoise([0])
+    state = sampler.start(noise.normal(1, 64, 64))
+    images, _ = run(sampler, gaussian.denoiser(process), state, noise)
+    assert images.std().item() == pytest.approx(gaussian.std, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("DDPMScheduler", {"variance_type": "fixed_large"}),
+        ("PNDMScheduler", {}),
+        ("LCMScheduler", {}),
+        ("TCDScheduler", {}),
+        ("KDPM2DiscreteScheduler", {}),
+        ("LMSDiscreteScheduler", {}),
+        ("SASolverScheduler", {}),
+        ("dpmsolver++", {"algorithm_type": "sde-dpmsolver++"}),
+        ("dpmsolver++", {"lambda_min_clipped": -5.1}),
+        ("euler", {"use_karras_sigmas": True, "sigma_min": 0.1, "sigma_max": 5.0}),
+    ],
+)
+def test_schedulers_that_keep_to_the_noise_levels_are_taken(fine_process, name, config):
+    assert make_sampler(name, fine_process, 20, config=config).steps == 20
 
 
 @pytest.mark.parametrize(("name", "ours"), [("euler", "ddim"), ("euler-ancestral", "ddpm")])
@@ -51,6 +147,12 @@ def test_schedulers_named_by_class_do_not_clip_on_their_own(process):
     torch.testing.assert_close(state, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_few_steps_of_a_scheduler_that_diverges_are_refused():
+    process = NoiseProcess(NoiseSchedule("linear", train_steps=12))
+    with pytest.raises(ContractError, match=r"scales the noise by [0-9.]+, and the stage's"):
+        make_sampler("deis", process, 4)
+
+
 @pytest.mark.parametrize("name", [*DIFFUSERS_SAMPLERS, "PNDMScheduler"])
 @pytest.mark.parametrize(
     "values",
@@ -64,7 +166,7 @@ def test_schedulers_named_by_class_do_not_clip_on_their_own(process):
 def test_they_walk_our_schedule(some_network, run, name, values):
     schedule = NoiseSchedule(**{"train_steps": 100} | values)
     process = NoiseProcess(schedule, prediction="v")
-    sampler = make_sampler(name, process, 4)
+    sampler = make_sampler(name, process, 12 if name == "deis" else 4)
     table = sampler.scheduler.alphas_cumprod
     torch.testing.assert_close(table, schedule.alpha_bar.float(), rtol=1e-3, atol=1e-5)
     noise = SeededNoise([0])
@@ -138,3 +240,18 @@ def test_a_scheduler_that_computes_nan_is_refused(process):
     sampler.scheduler.step = lambda *_, **__: SimpleNamespace(prev_sample=state * torch.nan)
     with pytest.raises(ContractError, match="computed NaN in step 1 of 3; use another number"):
         sampler.step(torch.zeros(1, 3, 2, 2), state, 0, SeededNoise([0]))
+
+
+def test_a_scheduler_that_fails_in_a_step_is_one_line(process):
+    sampler = make_sampler("unipc", process, 3)
+
+    def step(*_, **__):
+        raise IndexError("index 4 is out of bounds.\nfurther lines")
+
+    sampler.scheduler.step = step
+    state = torch.zeros(1, 3, 2, 2)
+    words = (
+        r"UniPCMultistepScheduler failed in step 2 of 3 \(IndexError: index 4 is out of bounds\);"
+    )
+    with pytest.raises(ContractError, match=words):
+        sampler.step(state, state, 1, SeededNoise([0]))

@@ -4,6 +4,7 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
+from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.sampling.samplers.table import (
     SAMPLERS,
@@ -46,6 +47,15 @@ def test_options_reach_the_sampler(process):
 def test_unknown_samplers_and_options_without_effect_are_refused(process, name, options, message):
     with pytest.raises(ContractError, match=message):
         make_sampler(name, process, 5, **options)
+
+
+def test_heun_draws_the_data_on_the_default_schedule(fine_process, gaussian, run):
+    sampler = make_sampler("heun", fine_process, 10, threshold="none")
+    noise = SeededNoise([0])
+    state = sampler.start(noise.normal(1, 64, 64))
+    images, _ = run(sampler, gaussian.denoiser(fine_process), state, noise)
+    assert images.std().item() == pytest.approx(gaussian.std, abs=0.02)
+    assert len(sampler.timesteps) == 19
 
 
 def test_options_of_an_unknown_sampler_are_refused():
