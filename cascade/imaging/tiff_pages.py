@@ -114,7 +114,7 @@ def _check_chain(file: Any, name: str) -> None:
 
 
 def _next_directory(file: Any, at: int) -> int | None:
-    """The offset of the directory after the one at `at`, 0 after the last; None if `at` has none."""
+    """The offset of the directory after the one at `at`: 0 for none; None if `at` has none."""
     tiff, handle = file.tiff, file.filehandle
     handle.seek(at)
     count = int.from_bytes(handle.read(tiff.tagnosize), ORDERS[tiff.byteorder])
@@ -122,9 +122,8 @@ def _next_directory(file: Any, at: int) -> int | None:
         return None
     handle.seek(at + tiff.tagnosize + count * tiff.tagsize)
     offset = handle.read(tiff.offsetsize)
-    return (
-        int.from_bytes(offset, ORDERS[tiff.byteorder]) if len(offset) == tiff.offsetsize else None
-    )
+    whole = len(offset) == tiff.offsetsize
+    return int.from_bytes(offset, ORDERS[tiff.byteorder]) if whole else None
 
 
 def _full_pages(candidates: Iterable[Any], at_most: int | None) -> list[Any]:

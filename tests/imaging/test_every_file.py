@@ -508,6 +508,17 @@ def test_other_truncated_files_are_refused_in_one_line(kind):
             assert "\n" not in str(error.value)
 
 
+def test_a_gif_that_ends_between_its_frames_is_refused():
+    frames = moving_square()
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    for end in range(20, len(data)):
+        for door in (count_pages, decode_picture):
+            with pytest.raises(DataError, match=r"^a: not a readable image \(.+\)\.$"):
+                door(data[:end], "a")
+    for behind in (b"\0", b";", b"\x2c" * 40):
+        assert count_pages(data + behind, "a") == 4
+
+
 def test_a_jpeg_without_a_picture_is_refused_also_when_truncated_files_are_kept():
     data = encoded(FLAT, "JPEG")
     for end in (3, 20, data.index(b"\xff\xc0") + 4):

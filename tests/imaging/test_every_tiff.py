@@ -539,5 +539,5 @@ def test_a_tiff_whose_next_page_is_no_page_is_refused():
     data = bytearray(tiff_of(numbers(8, 1), MIN_IS_BLACK, bits=8))
     for place in (10, len(data), 2**32 - 1):  # pixels; behind the end
         data[-4:] = struct.pack("<L", place)
-        with pytest.raises(DataError, match="truncated: page 1 or a later one|truncated: page 2"):
+        with pytest.raises(DataError, match=r"a: .*truncated: page \d or a later one"):
             count_pages(bytes(data), "a")
