@@ -107,10 +107,9 @@ def _colour_chunks(inner: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], .
         colours = [body for name, body in _main_properties(inner) if name == b"colr"]
     except DamagedBoxError:
         return ()
-    numbers = [struct.unpack(">HH", body[4:8]) for body in colours if body[:4] == b"nclx"]
-    if len(numbers) != 1 or len(colours) > 1:  # the other one is a profile, which decides
+    if [body[:4] for body in colours] != [b"nclx"] or len(colours[0]) < 8:  # a profile decides
         return ()
-    ((primaries, transfer),) = numbers
+    primaries, transfer = struct.unpack_from(">HH", colours[0], 4)
     is_srgb = primaries in SRGB_PRIMARIES and transfer in SRGB_TRANSFERS
     if is_srgb or max(primaries, transfer) > 255:
         return ()
