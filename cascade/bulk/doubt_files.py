@@ -14,7 +14,9 @@ from torch import Tensor
 from cascade.bulk.jobs import Job
 from cascade.bulk.sheets import Provenance, check_sheet, date_after, save_sheet
 from cascade.errors import OutputError
+from cascade.imaging.opening import read_bytes
 from cascade.imaging.picture import Picture
+from cascade.imaging.picture_reading import file_facts
 from cascade.imaging.rasters.deviation_picture import Panel, deviation_picture
 from cascade.imaging.rasters.file_mark import FileMark
 from cascade.imaging.rasters.raster import Raster
@@ -51,7 +53,8 @@ def write_picture_doubt(
 ) -> None:
     """Write the standard deviation of a colour picture.
 
-    Its picture shows the root mean square over the channels, of the first page.
+    Its picture shows the root mean square over the channels, of the first page. It is written
+    first, because only its mark tells that both files are Cascade's (`check_doubt_files`).
 
     Args:
         job: the job, whose result exists.
@@ -65,11 +68,21 @@ def write_picture_doubt(
     values = _over_channels(stds[0]).numpy()
     caption = _caption(words, "first page" if pages > 1 else "")
     panel = Panel(values=values, caption=caption, unit=f"levels of {2**first.bits - 1}")
+    save_sheet(deviation_picture([panel]), job.doubt.picture, provenance=_provenance(mark))
+    date_after(job.doubt.picture, [job.output])
     if first.bits == 16:
         numbers = [Raster(values=std.numpy()) for std in stds]
         write_rasters(job.doubt.numbers, numbers, pages, description=words, mark=mark)
-    save_sheet(deviation_picture([panel]), job.doubt.picture, provenance=_provenance(mark))
-    date_after(job.doubt.picture, [job.output])
+        date_after(job.doubt.numbers, [job.output])
+
+
+def has_numbers(result: Path) -> bool:
+    """Whether the doubt about a colour picture is also written as numbers: if it has 16 bits.
+
+    Raises:
+        DataError: if the result is not a readable picture.
+    """
+    return file_facts(read_bytes(result), str(result)).bits == 16
 
 
 def write_band_doubt(
@@ -112,6 +125,7 @@ def mark_doubt_as_new(job: Job, result: Path) -> None:
     """
     assert job.doubt is not None
     date_after(job.doubt.picture, [result])
+    date_after(job.doubt.numbers, [result])
 
 
 def _provenance(mark: FileMark | None) -> Provenance | None:

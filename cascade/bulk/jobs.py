@@ -71,8 +71,8 @@ class Job:
 
     @property
     def files(self) -> list[Path]:
-        """All files that are written for it, besides the sheet; the result comes last."""
-        beside = [] if self.doubt is None else [self.doubt.numbers, self.doubt.picture]
+        """All files that are written for it, besides the sheet, in order; the result comes last."""
+        beside = [] if self.doubt is None else [self.doubt.picture, self.doubt.numbers]
         return [*beside, self.output]
 
     @property

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from cascade.bulk.destination import Destination, LocalFolder
+from cascade.bulk.doubt_files import has_numbers
 from cascade.bulk.jobs import Job
 from cascade.bulk.ledger import Event, Ledger
 from cascade.bulk.making import lacks_sheet
@@ -23,6 +24,7 @@ from cascade.bulk.records import (
 from cascade.errors import OutputError
 
 LOCAL = LocalFolder()
+DOUBT_HAS_NUMBERS = "doubt_has_numbers"  # in the ledger, so that the result need not be opened
 WITHOUT_RESULT = ("failed", "left_out")  # events
 
 
@@ -102,7 +104,10 @@ class Standing:
         """Whether a job is settled, or was done before by the ledger; opens no file."""
         if self.is_settled(job):
             return True
-        if not self._is_known_to_be_done(job) or lacks_sheet(job) or self._lacks_doubt(job):
+        if not self._is_known_to_be_done(job) or lacks_sheet(job):
+            return False
+        line = self._ledger.results[job.key]
+        if self._lacks_doubt(job, has_numbers=bool(line.get(DOUBT_HAS_NUMBERS))):
             return False
         self.done_before.add(job.key)
         return True
@@ -120,26 +125,44 @@ class Standing:
             raise OutputError(f"{job.output} is a folder; move it away.")
         with destination.reading(job.output) as file:
             fault = self._check_result(job, file)
+            lacks_doubt = not fault and self._lacks_doubt(
+                job, has_numbers=self._has_numbers(job, file)
+            )
         if fault and not self._method.overwrite and not job.shard:
             raise OutputError(
                 f"{self.name_of(job)} already exists and {fault}; move it away or allow "
                 "overwriting."
             )
-        return not fault and not self._lacks_doubt(job)
+        return not fault and not lacks_doubt
 
     def written_values(
         self, job: Job, record: Record, input_stamp: Sequence[int]
     ) -> dict[str, Any]:
         """Deliver a result that is complete here; returns the values that the ledger keeps."""
         destination = self.destination_of(job)
-        values = ledger_values(job, record, input_stamp)
+        values = self._ledger_values(job, record, input_stamp, job.output)
         destination.deliver(job.files)
         return values | {"result_stamp": destination.stamp(job.output)}
 
-    def _lacks_doubt(self, job: Job) -> bool:
-        """Whether the standard deviation of a job is missing, or older than its result."""
+    def _lacks_doubt(self, job: Job, *, has_numbers: bool) -> bool:
+        """Whether a file of the standard deviation is missing, or older than the result."""
+        if job.doubt is None:
+            return False
         destination = self.destination_of(job)
-        return job.doubt is not None and destination.lacks(job.doubt.picture, job.output)
+        files = [job.doubt.picture] + ([job.doubt.numbers] if has_numbers else [])
+        return any(destination.lacks(path, job.output) for path in files)
+
+    def _has_numbers(self, job: Job, result: Path) -> bool:
+        """Whether the standard deviation of a job is a file of numbers too."""
+        return job.doubt is not None and (self._method.layout is not None or has_numbers(result))
+
+    def _ledger_values(
+        self, job: Job, record: Record, input_stamp: Sequence[int], result: Path
+    ) -> dict[str, Any]:
+        values = ledger_values(job, record, input_stamp, result)
+        if job.doubt is not None:
+            values[DOUBT_HAS_NUMBERS] = self._has_numbers(job, result)
+        return values
 
     def _is_unchanged(self, job: Job, line: Mapping[str, Any]) -> bool:
         return is_unchanged(job, line, self.destination_of(job).stamp)
@@ -159,12 +182,12 @@ class Standing:
             return str(error)
         fault = difference(record, self._method.settings_of(job), job.source)
         made_now = bool(self.line(job))  # but its sheet is missing
-        if fault or made_now or self._lacks_doubt(job):
+        if fault or made_now or self._lacks_doubt(job, has_numbers=self._has_numbers(job, file)):
             return fault
         if line is not None and self._is_unchanged(job, line):
             self.done_before.add(job.key)
         else:
-            values = ledger_values(job, record, stamp, file)
+            values = self._ledger_values(job, record, stamp, file)
             values["result_stamp"] = self.destination_of(job).stamp(job.output)
             self.note("verified", job, values)
         return ""

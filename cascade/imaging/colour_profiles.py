@@ -9,6 +9,7 @@ Shapes: H and W pixels.
 from __future__ import annotations
 
 import io
+import itertools
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from cascade.imaging.vips import FORM_OF_BITS, GREY_OF_BITS, PROFILE, RGB_OF_BIT
 
 DTYPE_OF_BITS = {8: np.uint8, 16: np.uint16}
 SRGB = ImageCms.createProfile("sRGB")
+SRGB_LEVELS = 2  # of 255, by which the profiles of sRGB differ
 VIPS_INTENTS = ("perceptual", "relative", "saturation", "absolute")  # by the number of ICC
 
 
@@ -195,13 +197,19 @@ def checked_profile(
     return trimmed, (lost,) if len(trimmed) < len(profile_data) else ()
 
 
+@lru_cache(maxsize=64)
 def _is_srgb(profile_data: bytes) -> bool:
-    """Whether a profile describes itself as sRGB."""
+    """Whether a profile changes no colour, which its name does not tell ("Linear sRGB")."""
+    ramp = np.arange(256, dtype=np.uint8)[:, None, None]
+    colours = ramp * np.array([*itertools.product((0, 1), repeat=3)], np.uint8)  # (256, 8, 3)
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_data))
-        return "sRGB" in ImageCms.getProfileDescription(profile)
+        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+        transform = ImageCms.buildTransform(profile, SRGB, "RGB", "RGB", renderingIntent=intent)
+        converted = np.asarray(transform.apply(Image.fromarray(colours)))
     except (ImageCms.PyCMSError, ValueError, OSError):
         return False
+    return int(np.abs(converted.astype(np.int16) - colours).max()) <= SRGB_LEVELS
 
 
 @lru_cache(maxsize=16)  # the photographs of one camera share a profile

@@ -1,6 +1,6 @@
-"""XMP, comments and recorded settings of GIF files, which are blocks between the frames.
+"""The blocks of GIF files: whether they are all there, and XMP, comments and recorded settings.
 
-libvips writes none of them. Settings are a comment that begins with `cascade `.
+libvips writes no metadata. Settings are a comment that begins with `cascade `.
 """
 
 from __future__ import annotations
@@ -17,12 +17,41 @@ MARK = b"cascade {"  # begins the comment with settings; the brace is that of JS
 XMP_HEAD = b"\x21\xff\x0bXMP DataXMP"
 XMP_TRAILER = b"\x01" + bytes(range(255, -1, -1)) + b"\0"  # ends the packet for any reader
 COMMENT_HEAD = b"\x21\xfe"
+EXTENSION, FRAME, END = 0x21, 0x2C, 0x3B  # first bytes of blocks
+FRAME_FLAGS_AT, FRAME_BYTES = 8, 9  # behind the first byte of a frame
+
+
+def is_whole_gif(data: bytes) -> bool:
+    """Whether a GIF has the mark of its end. Bytes behind it, and between blocks, do not count."""
+    at = HEAD_BYTES + _palette_bytes(data[10:11])
+    while at < len(data):
+        kind, at = data[at], at + 1
+        if kind == END:
+            return True
+        if kind == EXTENSION:
+            at = _behind_parts(data, at + 1)
+        elif kind == FRAME:
+            palette = _palette_bytes(data[at + FRAME_FLAGS_AT : at + FRAME_BYTES])
+            at = _behind_parts(data, at + FRAME_BYTES + palette + 1)
+    return False
+
+
+def _palette_bytes(flags: bytes) -> int:
+    """Length of the palette that the flags of a file or a frame state."""
+    return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
+
+
+def _behind_parts(data: bytes, at: int) -> int:
+    """The offset behind the parts of a block, each of which begins with its length."""
+    while at < len(data) and data[at]:
+        at += 1 + data[at]
+    return at + 1
 
 
 def add_to_gif(source: BinaryIO, target: BinaryIO, extras: Extras) -> None:
     """Copy a GIF; metadata and settings follow the palette at its start."""
     head = source.read(HEAD_BYTES)
-    palette = source.read(3 << ((head[10] & 7) + 1)) if head[10] & 0x80 else b""
+    palette = source.read(_palette_bytes(head[10:11]))
     target.write(head + palette)
     if extras.settings is not None:
         target.write(_comment(b"cascade " + extras.settings.encode("ascii")))

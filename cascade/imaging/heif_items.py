@@ -1,4 +1,4 @@
-"""The EXIF, XMP and bit depth of AVIF and HEIC files (ISO/IEC 14496-12 and 23008-12).
+"""EXIF, XMP, colour space and bit depth of AVIF and HEIC files (ISO/IEC 14496-12 and 23008-12).
 
 Pillow rewrites the EXIF of AVIF when it applies the orientation, and changes letters outside ASCII.
 """
@@ -6,7 +6,7 @@ Pillow rewrites the EXIF of AVIF when it applies the orientation, and changes le
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cascade.imaging.exif_blocks import HEADER
@@ -14,6 +14,9 @@ from cascade.imaging.metadata import Metadata
 
 MAX_ITEM_BYTES = 2**26
 XMP_TYPE = b"application/rdf+xml"
+UNSTATED = 2  # of the numbers of ITU-T H.273
+SRGB_PRIMARIES = {1, UNSTATED}
+SRGB_TRANSFERS = {1, 6, 13, 14, 15, UNSTATED}  # those of video but HDR are shown as that of sRGB
 
 
 class DamagedBoxError(ValueError):
@@ -62,14 +65,18 @@ def boxes(data: bytes, at: int = 0) -> Iterator[tuple[bytes, bytes]]:
 
 
 def read_heif(data: bytes) -> Metadata:
-    """Read EXIF and XMP of an AVIF or HEIC file; damaged items are left out."""
+    """Read EXIF, XMP and colour space of an AVIF or HEIC file; damaged items are left out.
+
+    Other colours than those of sRGB become a chunk cICP of PNG, which holds the same numbers.
+    """
     top = dict(reversed(list(boxes(data))))
     inner = dict(reversed(list(boxes(top.get(b"meta", b""), 4))))
+    chunks = _colour_chunks(inner)
     try:
         kinds = _kinds(inner.get(b"iinf", b""))
         places = _places(inner.get(b"iloc", b""))
     except DamagedBoxError:
-        return Metadata()
+        return Metadata(colour_chunks=chunks)
     sources = {0: data, 1: inner.get(b"idat", b"")}
     items: dict[bytes, bytes] = {}
     for item, kind in kinds.items():
@@ -78,7 +85,11 @@ def read_heif(data: bytes) -> Metadata:
         body = b"".join(source[at : at + length] for at, length in extents)
         if len(body) == sum(length for _, length in extents) <= MAX_ITEM_BYTES:
             items.setdefault(kind, body)
-    return Metadata(exif=_exif(items.get(b"Exif", b"")), xmp=items.get(XMP_TYPE) or None)
+    return Metadata(
+        exif=_exif(items.get(b"Exif", b"")),
+        xmp=items.get(XMP_TYPE) or None,
+        colour_chunks=chunks,
+    )
 
 
 def bits_of_heif(data: bytes) -> int:
@@ -88,6 +99,36 @@ def bits_of_heif(data: bytes) -> int:
         body = dict(boxes(body, start)).get(name, b"")
     depths = [max(box[5:], default=0) for name, box in boxes(body) if name == b"pixi"]
     return max(depths, default=0) or 8
+
+
+def _colour_chunks(inner: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """The chunk cICP for the colours of the main picture; none for sRGB or with a profile."""
+    try:
+        colours = [body for name, body in _main_properties(inner) if name == b"colr"]
+    except DamagedBoxError:
+        return ()
+    if [body[:4] for body in colours] != [b"nclx"] or len(colours[0]) < 8:  # a profile decides
+        return ()
+    primaries, transfer = struct.unpack_from(">HH", colours[0], 4)
+    is_srgb = primaries in SRGB_PRIMARIES and transfer in SRGB_TRANSFERS
+    if is_srgb or max(primaries, transfer) > 255:
+        return ()
+    return ((b"cICP", bytes([primaries, transfer, 0, 1])),)  # RGB of the whole range
+
+
+def _main_properties(inner: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """Name and body of the properties of the main picture."""
+    head, body = inner.get(b"pitm", b""), dict(boxes(inner.get(b"iprp", b"")))
+    main = _Reader(head, 4).number(4 if head[:1] == b"\1" else 2)
+    properties, links = list(boxes(body.get(b"ipco", b""))), body.get(b"ipma", b"")
+    reader, link_bytes = _Reader(links, 4), 2 if links[3:4] == b"\1" else 1
+    for _ in range(reader.number(4)):
+        item = reader.number(2 if links[0] == 0 else 4)
+        numbers = [reader.number(link_bytes) for _ in range(reader.number(1))]
+        if item == main:
+            places = [number & (1 << 8 * link_bytes - 1) - 1 for number in numbers]
+            return [properties[place - 1] for place in places if 0 < place <= len(properties)]
+    return []
 
 
 def _exif(item: bytes) -> bytes | None:

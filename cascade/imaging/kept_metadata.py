@@ -14,6 +14,7 @@
 | texts of PNG | kept in PNG |
 | comments of JPEG and GIF | kept in JPEG and GIF, and in PNG as the text "Comment" |
 | gAMA, cHRM, sRGB, cICP, mDCV and cLLI of PNG | kept in PNG, unless the colours were converted |
+| colour space of AVIF and HEIC without a profile | the same as cICP of PNG; none for sRGB |
 | the maker's private notes | left out: their inner offsets break when they are moved |
 | image descriptions that state the layout, as of tifffile, ImageJ and OME | left out |
 | other private TIFF fields, Photoshop paths, content credentials (C2PA) | left out |

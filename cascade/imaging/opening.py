@@ -29,6 +29,7 @@ from PIL.ExifTags import Base
 
 from cascade.errors import DataError, first_line
 from cascade.extras import install_command
+from cascade.imaging.gif_blocks import is_whole_gif
 from cascade.imaging.jpeg_segments import obstacle_in_jpeg
 from cascade.imaging.jxl_header import jxl_header
 from cascade.imaging.png_chunks import without_faults
@@ -147,6 +148,8 @@ def open_image(data: bytes, name: str) -> Image.Image:
             check_jpeg(data, name)
         elif file_format == "PNG":
             data = without_faults(data)
+        elif file_format == "GIF" and not is_whole_gif(data):  # Pillow reads fewer frames of it
+            raise DataError(f"{name}: not a readable image (its end is missing).")
         elif file_format == "JXL":  # its reader decodes the file when it opens it
             _check_jxl(data, name)
         image = opened_by_pillow(io.BytesIO(data), file_format)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from PIL import Image
@@ -39,6 +39,8 @@ REDUCED, MASK_OF_ANOTHER = 1, 4  # bits of the field NewSubfileType
 BUFFER_BYTES = 2**26  # of compressed data that are read at once
 UNSIGNED, SIGNED, UNDEFINED = 1, 2, 4  # of the field SampleFormat
 RGB_565 = (5, 6, 5)  # tifffile scales it to 8 bits
+MOST_TAGS = 4096  # of a directory that tifffile reads
+ORDERS: dict[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
 
 
 @cache
@@ -86,11 +88,42 @@ def main_pages(file: Any, name: str, at_most: int = opening.MAX_PAGES + 1) -> li
         converters hang below them as SubIFDs; the first page of the file if there are none.
 
     Raises:
-        DataError: if there are too many.
+        DataError: if there are too many, or the file ends before its last one.
     """
+    _check_chain(file, name)
     pages = _full_pages(file.pages, at_most) or _pictures_below(file) or [file.pages[0]]
     opening.check_page_count(len(pages), name)
     return pages
+
+
+def _check_chain(file: Any, name: str) -> None:
+    """Check that the directories of all pages are in the file: tifffile leaves out the others.
+
+    Raises:
+        DataError: if the file ends before the last one, or damage leads to a place without one.
+    """
+    at, places = file.pages[0].offset, set()
+    while at and at not in places:  # the last page may point back to an earlier one
+        places.add(at)
+        at = _next_directory(file, at)
+        if at is None:
+            raise DataError(
+                f"{name}: not a readable image (truncated: page {len(places)} or a later one is "
+                "missing or cut off)."
+            )
+
+
+def _next_directory(file: Any, at: int) -> int | None:
+    """The offset of the directory after the one at `at`: 0 for none; None if `at` has none."""
+    tiff, handle = file.tiff, file.filehandle
+    handle.seek(at)
+    count = int.from_bytes(handle.read(tiff.tagnosize), ORDERS[tiff.byteorder])
+    if not 0 < count <= MOST_TAGS:
+        return None
+    handle.seek(at + tiff.tagnosize + count * tiff.tagsize)
+    offset = handle.read(tiff.offsetsize)
+    whole = len(offset) == tiff.offsetsize
+    return int.from_bytes(offset, ORDERS[tiff.byteorder]) if whole else None
 
 
 def _full_pages(candidates: Iterable[Any], at_most: int | None) -> list[Any]:

@@ -122,6 +122,39 @@ def test_deep_pictures_have_their_deviation_as_numbers_too(upscale, photos):
     assert np.allclose(written, std[0], atol=0.01)
 
 
+def test_a_lost_file_of_numbers_is_made_again(upscale, photos):
+    values = np.random.default_rng(0).integers(9_000, 50_000, (8, 9)).astype(np.uint16)
+    Image.fromarray(values).save("deep.png")
+    arguments = ("deep.png", photos / "a.jpg", "-o", "out", "-n", 2, "--map")
+    assert upscale(*arguments).code == 0
+    numbers = Path("out/deep-doubt.tif")
+    content = tifffile.imread(numbers)
+    ledger = next(path for path in Path("out").iterdir() if path.suffix == ".jsonl")
+    for has_ledger in (True, False):
+        numbers.unlink()
+        if not has_ledger:
+            ledger.unlink()
+        assert upscale(*arguments).out == "1 upscaled (mean of 2 seeds), 1 already done\n"
+        assert np.array_equal(tifffile.imread(numbers), content)
+        assert upscale(*arguments).out == "0 upscaled (mean of 2 seeds), 2 already done\n"
+
+
+@pytest.mark.parametrize("step", ["save_sheet", "write_rasters"])
+def test_deep_pictures_whose_map_failed_are_made_by_the_same_command(
+    upscale, photos, monkeypatch, step
+):
+    values = np.random.default_rng(0).integers(9_000, 50_000, (8, 9)).astype(np.uint16)
+    Image.fromarray(values).save("deep.png")
+    arguments = ("deep.png", "-o", "out", "-n", 2, "--map")
+    with monkeypatch.context() as patch:
+        patch.setattr(doubt_files, step, Mock(side_effect=OutputError("stopped")))
+        assert "stopped" in upscale(*arguments).err
+    again = upscale(*arguments)
+    assert (again.code, again.out) == (0, "1 upscaled (mean of 2 seeds)\n"), again.err
+    assert names() == ["deep-doubt.png", "deep-doubt.tif", "deep.png"]
+    assert "1 already done" in upscale(*arguments).out
+
+
 def test_every_page_has_a_deviation_and_the_first_one_is_shown(upscale, photos):
     draw = np.random.default_rng(0)
     pages = [draw.integers(9_000, 50_000, (8, 9 + n)).astype(np.uint16) for n in range(2)]
@@ -184,6 +217,10 @@ def test_bands_have_their_deviation_as_numbers_at_the_same_place(upscale, double
         assert file.pages[0].tags[42113].value == "nan"
     again = upscale("field.tif", "-o", "out", "-n", 2, "--map", model=doubler)
     assert again.out == "0 upscaled (mean of 2 seeds), 1 already done\n"
+    Path("out/field-doubt.tif").unlink()
+    again = upscale("field.tif", "-o", "out", "-n", 2, "--map", model=doubler)
+    assert again.out == "1 upscaled (mean of 2 seeds)\n"
+    assert np.array_equal(tifffile.imread("out/field-doubt.tif"), numbers, equal_nan=True)
     shown = colours(Path("out/field-doubt.png"), 16, 20)
     assert np.corrcoef(shown.ravel(), std[..., 1].ravel())[0, 1] > 0.98
 

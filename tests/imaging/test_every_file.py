@@ -21,10 +21,12 @@ from PIL import Image, ImageDraw
 from cascade.errors import DataError
 from cascade.extras import install_command
 from cascade.imaging import opening
+from cascade.imaging.metadata import Metadata
 from cascade.imaging.opening import IMAGE_SUFFIXES, format_of
 from cascade.imaging.orientation import upright
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import count_pages, decode_picture, file_facts, read_picture
+from cascade.imaging.picture_writing import lost_metadata, write_picture
 from cascade.imaging.reading import decode_image, read_image
 
 HEIGHT, WIDTH = 9, 13
@@ -431,6 +433,41 @@ def test_several_jpegs_in_one_file_are_one_picture():
     assert [loss.what for loss in picture.metadata.losses] == ["further pictures of a file"]
 
 
+# ---- colours of AVIF and HEIC --------------------------------------------------------------------
+
+
+def with_nclx(kind: str, primaries: int, transfer: int, **options) -> bytes:
+    """A file that states its colour space by the numbers of ITU-T H.273."""
+    data = bytearray(encoded(FLAT, kind, **options))
+    at = data.index(b"nclx") + 4
+    data[at : at + 4] = struct.pack(">HH", primaries, transfer)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+@pytest.mark.parametrize("numbers", [(9, 16), (12, 13), (9, 18)])  # BT.2020 PQ, P3, BT.2020 HLG
+def test_colours_stated_by_numbers_stay_with_png_and_are_reported_elsewhere(
+    kind, numbers, tmp_path
+):
+    picture = decode_picture(with_nclx(kind, *numbers), "a")
+    write_picture(picture, tmp_path / "a.png")
+    chunk = (b"cICP", bytes([*numbers, 0, 1]))
+    assert read_picture(tmp_path / "a.png").metadata.colour_chunks == (chunk,)
+    assert lost_metadata(picture, tmp_path / "a.png") == ()
+    (loss,) = lost_metadata(picture, tmp_path / "a.jpg")
+    assert loss.is_colour
+    assert "cICP" in loss.what
+
+
+def test_colours_of_srgb_or_of_a_profile_need_no_numbers(srgb_profile):
+    for kind in ("AVIF", "HEIF"):
+        for numbers in ((1, 13), (2, 2), (1, 2), (1, 1)):
+            assert decode_picture(with_nclx(kind, *numbers), "a").metadata == Metadata()
+    picture = decode_picture(with_nclx("AVIF", 9, 16, icc_profile=srgb_profile), "a")
+    assert picture.metadata.colour_chunks == ()
+    assert picture.profile is not None
+
+
 # ---- truncated JPEG ------------------------------------------------------------------------------
 
 
@@ -469,6 +506,17 @@ def test_other_truncated_files_are_refused_in_one_line(kind):
             with pytest.raises(DataError, match=r"^a: not a readable image \(.+\)\.$") as error:
                 door(data[: int(part * len(data))], "a", truncated="keep")
             assert "\n" not in str(error.value)
+
+
+def test_a_gif_that_ends_between_its_frames_is_refused():
+    frames = moving_square()
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    for end in range(20, len(data)):
+        for door in (count_pages, decode_picture):
+            with pytest.raises(DataError, match=r"^a: not a readable image \(.+\)\.$"):
+                door(data[:end], "a")
+    for behind in (b"\0", b";", b"\x2c" * 40):
+        assert count_pages(data + behind, "a") == 4
 
 
 def test_a_jpeg_without_a_picture_is_refused_also_when_truncated_files_are_kept():

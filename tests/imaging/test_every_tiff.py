@@ -19,6 +19,7 @@ from cascade.imaging import opening
 from cascade.imaging.exif_blocks import MAIN, read_directories
 from cascade.imaging.orientation import upright
 from cascade.imaging.picture_reading import count_pages, decode_picture, file_facts
+from cascade.imaging.rasters.reading import decode_raster
 from cascade.imaging.reading import decode_image
 from cascade.imaging.vips import libvips
 
@@ -520,3 +521,23 @@ def test_a_tiff_cut_off_before_its_first_page_is_called_that(size_bytes):
         DataError, match=r"^a: not a readable image \(it is damaged or cut off\)\.$"
     ):
         decode_picture(data.getvalue()[:size_bytes], "a")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_cut_off_anywhere_loses_no_page_in_silence(big, order):
+    pages = [page_of(numbers(8, 1), MIN_IS_BLACK, bits=8, order=order) for _ in range(4)]
+    data = file_of(pages, order=order, big=big)
+    assert count_pages(data, "a") == 4
+    for end in range(16 if big else 8, len(data), 41):
+        for door in (count_pages, decode_picture, decode_raster):
+            with pytest.raises(DataError, match=r"^a: not a readable image \(.+\)\.$"):
+                door(data[:end], "a")
+
+
+def test_a_tiff_whose_next_page_is_no_page_is_refused():
+    data = bytearray(tiff_of(numbers(8, 1), MIN_IS_BLACK, bits=8))
+    for place in (10, len(data), 2**32 - 1):  # pixels; behind the end
+        data[-4:] = struct.pack("<L", place)
+        with pytest.raises(DataError, match=r"a: .*truncated: page \d or a later one"):
+            count_pages(bytes(data), "a")

@@ -12,6 +12,7 @@ from PIL import Image, ImageCms, ImageFile
 
 from cascade.errors import DataError
 from cascade.imaging import opening
+from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import decode_picture, file_facts
 from cascade.imaging.reading import decode_image, read_image
 
@@ -222,12 +223,21 @@ SRGB_PRIMARIES = {
     b"gXYZ": (0.38515, 0.71687, 0.09708),
     b"bXYZ": (0.14307, 0.06061, 0.71410),
 }
-LINEAR_RGB = icc(
-    b"RGB ",
-    b"XYZ ",
-    {name: b"XYZ \0\0\0\0" + s15(*value) for name, value in SRGB_PRIMARIES.items()}
-    | {name: LINEAR for name in (b"rTRC", b"gTRC", b"bTRC")},
-)
+
+
+def rgb_profile(curve: bytes, name: str = "") -> bytes:
+    """A profile with the primaries of sRGB."""
+    text = struct.pack(">I", len(name) + 1) + name.encode() + bytes(1 + 4 + 4 + 2 + 1 + 67)
+    return icc(
+        b"RGB ",
+        b"XYZ ",
+        {name: b"XYZ \0\0\0\0" + s15(*value) for name, value in SRGB_PRIMARIES.items()}
+        | {name: curve for name in (b"rTRC", b"gTRC", b"bTRC")}
+        | ({b"desc": b"desc\0\0\0\0" + text} if name else {}),
+    )
+
+
+LINEAR_RGB = rgb_profile(LINEAR)
 GREY_OF_GAMMA_1_8 = icc(
     b"GRAY", b"XYZ ", {b"kTRC": b"curv" + struct.pack(">IIH", 0, 1, round(1.8 * 256))}
 )
@@ -294,6 +304,30 @@ def test_cmyk_is_converted_by_its_profile():
 )
 def test_a_profile_that_is_broken_or_of_another_kind_is_ignored(profile):
     assert is_close(pixels(encoded(Image.fromarray(RGB), icc_profile=profile)), RGB)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_profile_is_known_by_what_it_does_not_by_its_name(bits):
+    linear = rgb_profile(LINEAR, "built-in Linear sRGB")
+    named = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(linear)))
+    assert "sRGB" in named
+    data = encoded(Image.fromarray(RGB), icc_profile=linear)
+    assert is_close(pixels(data), srgb_encoded(RGB / 255), within=1.5)
+    colour = torch.full((3, 2, 2), 55 * (2**bits - 1) / 255)
+    colour = colour.to(torch.uint8 if bits == 8 else torch.uint16)
+    read = Picture(colour=colour, bits=bits, profile=linear).in_srgb().colour
+    levels = read.numpy() * (255 / (2**bits - 1))
+    assert is_close(levels, srgb_encoded(np.full((3, 2, 2), 55 / 255)), within=1)
+    table = np.linspace(0, 1, 1024)
+    table = np.where(table <= 0.04045, table / 12.92, ((table + 0.055) / 1.055) ** 2.4)
+    curve = b"curv" + struct.pack(">II", 0, 1024) + np.rint(table * 65535).astype(">u2").tobytes()
+    same = Picture(colour=colour, bits=bits, profile=rgb_profile(curve)).in_srgb()
+    assert torch.equal(same.colour.int(), colour.int())
+    grey = Image.fromarray(np.full((2, 2), 55, np.uint8))
+    for profile, lost in ((linear, ["colour profile"]), (rgb_profile(curve), [])):
+        picture = decode_picture(encoded(grey, icc_profile=profile), "a")
+        assert picture.profile is None
+        assert [loss.what for loss in picture.metadata.losses] == lost
 
 
 def test_an_srgb_profile_changes_nothing():

@@ -3,7 +3,7 @@
 - All samples of a page are bands, alpha too. Bands may also be pages of their own: where OME or
   ImageJ say so, or where a file has as many one-band pages as an image has bands.
 - Other pages are images of their own. Thumbnails and reduced copies do not count.
-- Min-is-white is inverted. Palettes and subsampled YCbCr are refused.
+- Min-is-white is inverted, and so is its nodata number. Palettes and subsampled YCbCr are refused.
 - GDAL's nodata number is taken over.
 - Images with an orientation are turned upright, unless they have a georeference.
 
@@ -109,12 +109,17 @@ def images_of(file: Any, layout: Layout, name: str) -> list[Pages]:
 
 
 def nodata_of(page: Any) -> float | None:
-    """The number that stands for missing ones, as GDAL writes it; None for none."""
+    """The number that stands for missing ones in `Raster.values`; None for none.
+
+    GDAL writes the stored one, before min-is-white is inverted.
+    """
     text = page.tags.valueof(GDAL_NODATA)
     try:
-        return None if text is None else float(str(text).strip("\0 "))
+        number = None if text is None else float(str(text).strip("\0 "))
     except ValueError:
         return None
+    is_inverted = photometric_of(page) == MIN_IS_WHITE
+    return _white(page) - number if is_inverted and number is not None else number
 
 
 def _bands_as_pages(file: Any, pages: Pages) -> list[Pages] | None:
@@ -167,7 +172,12 @@ def _values(page: Any, name: str) -> np.ndarray:
         return values
     if values.dtype.kind != "u":
         raise DataError(f"{name}: not a readable image (min-is-white of {values.dtype}).")
-    return np.subtract(values.dtype.type(2**page.bitspersample - 1), values, out=values)
+    return np.subtract(values.dtype.type(_white(page)), values, out=values)
+
+
+def _white(page: Any) -> int:
+    """The largest number that a page of whole numbers can store."""
+    return 2**page.bitspersample - 1
 
 
 def check_band_page(page: Any, name: str) -> None:

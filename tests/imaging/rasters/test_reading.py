@@ -106,6 +106,24 @@ def test_min_is_white_is_inverted_and_nodata_is_missing():
     assert around.min() <= unit[0, 2, 3] <= around.max()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_nodata_of_min_is_white_is_the_stored_number(dtype, tmp_path):
+    top = np.iinfo(dtype).max
+    stored = np.array([[0, 10, top, 100]], dtype)
+    tag = (42113, "s", 0, "0", True)
+    data = tiff_bytes(stored, photometric="miniswhite", extratags=[tag])
+    raster = decode_raster(data, "a")
+    missing = raster.missing
+    assert missing is not None
+    assert missing[0, 0].tolist() == [True, False, False, False]
+    write_rasters(tmp_path / "a.tif", [raster])
+    again = read_raster(tmp_path / "a.tif")
+    assert again.nodata == top
+    assert np.array_equal(again.values[0], top - stored)
+    assert again.missing is not None
+    assert np.array_equal(again.missing, missing)
+
+
 def test_another_number_for_missing_ones_is_missing_beside_that_of_the_file():
     values = np.array([[[1, 2, 3, -9999]]], np.int16)
     both = Raster(values=values, nodata=-9999).with_nodata(2)
