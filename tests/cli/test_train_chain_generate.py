@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cascade.pipeline import CascadePipeline
+from cascade.recipe.finding import find_recipe
 from cascade.stage_kinds import load_stage
 
 
@@ -204,6 +205,22 @@ def test_a_chained_folder_is_overwritten_only_if_allowed_and_other_things_never(
     assert done.code == 1
     assert "holds other things, such as 1.jpg" in done.err
     assert names(tmp_path / "photos") == ["1.jpg"]
+
+
+def test_chaining_beside_its_recipe_takes_nothing_of_the_user_away(command, trained, tmp_path):
+    stages = ["--stage", f"base={trained.base}", "--stage", f"upsampler={trained.upsampler}"]
+    recipe = tmp_path / "mine" / "pipeline.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text(find_recipe("tiny-32", "pipelines").read_text())
+    (tmp_path / "mine" / "README.md").write_text("mine")
+    done = command("chain", recipe, *stages, "-o", tmp_path / "mine")
+    assert done.code == 1
+    assert "mine holds other things, such as README.md, which would be lost" in done.err
+    assert names(tmp_path / "mine") == ["README.md", "pipeline.yaml"]
+    (tmp_path / "mine" / "README.md").unlink()
+    text = recipe.read_text()
+    assert command("chain", recipe, *stages, "-o", tmp_path / "mine").code == 0
+    assert recipe.read_text() == text
 
 
 # ---- ema ----------------------------------------------------------------------------------------
