@@ -24,15 +24,18 @@ MAY_CHANGE = (
     "the number of images, learning rates, sampling settings, the path of the data, how unusable "
     "images are treated, the validation images, and how often to save"
 )
-FILES = ("stage", "stage-best", "recipe.yaml", "about.json", IMAGE_LIST, "log.jsonl", "report.html")
+RECIPE = "recipe.yaml"
+SIGNS = ("about.json", LOCK, "checkpoints", "generated")  # of which every run has one early on
+FILES = ("stage", "stage-best", RECIPE, "about.json", IMAGE_LIST, "log.jsonl", "report.html")
 LOCK = ".lock"
 FOLDERS = ("checkpoints", "averages", "samples", "generated")
 
 
 def check_run_folder(out: Path, data: str) -> None:
-    """Check that a run's folder holds no images or folders of others, and lies outside of the data.
+    """Check that a run's folder holds nothing that the run would replace or mix with its own.
 
-    Other files may lie there, such as a log of the command's output.
+    Without a run, it may hold no images, folders or recipe, which may be that to be trained. Other
+    files may lie there, such as a log of the command's output.
 
     Args:
         out: folder of the run; it need not exist.
@@ -49,8 +52,12 @@ def check_run_folder(out: Path, data: str) -> None:
             "would become training images; use another folder."
         )
     entries = sorted(out.iterdir()) if out.is_dir() else []
-    strangers = [path.name for path in entries if path.is_dir() or path.suffix in IMAGE_SUFFIXES]
-    if strangers and not {path.name for path in entries} & {*FILES, *FOLDERS, LOCK}:
+    strangers = [
+        path.name
+        for path in entries
+        if path.is_dir() or path.suffix in IMAGE_SUFFIXES or path.name == RECIPE
+    ]
+    if strangers and not {path.name for path in entries} & {*SIGNS}:
         raise OutputError(
             f"{out} holds other things, such as {strangers[0]}, and no run; use another folder."
         )
