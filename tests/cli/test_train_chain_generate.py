@@ -236,6 +236,16 @@ def test_an_average_of_another_width_is_a_stage_that_chains(command, pictures, t
     done = command("ema", run, "--width", 0.2)
     assert done.code == 0
     assert done.out == f"wrote the stage to {run / 'stage-0.200'}\n"
+    assert command("ema", run, "--width", 0.2).code == 0  # a folder of its own name
+    copy = shutil.copytree(trained.base / "stage", tmp_path / "copy")
+    before = load_stage(copy).state_dict()
+    refused = command("ema", run, "--width", 0.1, "-o", copy)
+    assert refused.code == 1
+    assert "copy holds a stage already; choose another folder, or --overwrite." in refused.err
+    assert all(value.equal(before[name]) for name, value in load_stage(copy).state_dict().items())
+    assert command("ema", run, "--width", 0.1, "-o", copy, "--overwrite").code == 0
+    replaced = load_stage(copy).state_dict()
+    assert not all(value.equal(before[name]) for name, value in replaced.items())
     stages = ["-s", f"base={run / 'stage-0.200'}", "-s", f"upsampler={trained.upsampler}"]
     assert command("chain", "tiny-32", *stages, "-o", tmp_path / "chained").code == 0
 
