@@ -194,6 +194,32 @@ def test_a_sheet_whose_pictures_are_gone_is_not_overwritten(pipeline, tmp_path):
     assert (tmp_path / "grid-00005.png").read_bytes() == b"mine"
 
 
+def test_a_sheet_of_somebody_or_of_pictures_that_moved_away_is_not_overwritten(pipeline, tmp_path):
+    grid = tmp_path / "grid.png"
+    grid.write_bytes(b"mine")
+    options = {"settings": {"steps": 1}, "seed": 0, "metadata": False}
+    for overwrite in (False, True, True):
+        generate(pipeline, tmp_path, overwrite=overwrite, **options)
+        assert names(tmp_path) == ["00000.png", "grid-00000.png", "grid.png"]
+        assert grid.read_bytes() == b"mine"
+    for name in ("00000.png", "grid-00000.png", "grid.png"):
+        (tmp_path / name).unlink()
+    generate(pipeline, tmp_path, settings={"steps": 1}, seed=7)
+    (tmp_path / "00000.png").rename(tmp_path / "kept.png")
+    series = generate(pipeline, tmp_path, settings={"steps": 1}, num_images=2, seed=8)
+    assert [path.name for path in series] == ["00000.png", "00001.png"]
+    assert text(grid)["seeds"] == [7]
+    assert text(tmp_path / "grid-00000.png")["seeds"] == [8, 9]
+    generate(pipeline, tmp_path, settings={"steps": 1}, overwrite=True, seed=9)
+    assert text(grid)["seeds"] == [9]
+    (tmp_path / "grid-00000.png").write_bytes(b"mine")
+    grid.write_bytes(b"mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("[!.]*")}
+    with pytest.raises(OutputError, match=r"grid-00000\.png is not a contact sheet of this comm"):
+        generate(pipeline, tmp_path, settings={"steps": 1}, overwrite=True, seed=9)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("[!.]*")} == before
+
+
 def test_two_processes_do_not_give_pictures_the_same_numbers(pipeline, tmp_path):
     def second(*_):
         with pytest.raises(OutputError, match="another process generates pictures into"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +21,19 @@ from cascade.errors import ContractError, OutputError
 from cascade.generation.picture_files import COMMAND, suffix_of_space, write_pictures
 from cascade.generation.request import Generation
 from cascade.generation.sheet import SeriesSheet
-from cascade.imaging.numbered_files import NumberedFiles, free_number, picture_name
-from cascade.imaging.picture_series import PictureSeries, earlier_series
+from cascade.imaging.numbered_files import (
+    GRID,
+    NumberedFiles,
+    free_number,
+    is_ours,
+    picture_name,
+)
+from cascade.imaging.picture_series import (
+    RECORD,
+    PictureSeries,
+    earlier_series,
+    read_series,
+)
 from cascade.imaging.rasters.reading import read_raster
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import check_can_be_pictures, save_png
@@ -68,10 +80,11 @@ def generate_files(
     """Generate pictures into a folder: numbered PNGs, or TIFFs of bands, and a contact sheet.
 
     Numbers continue after those of the files in the folder, so nothing is overwritten. The sheet of
-    the first series is `grid.png`; later ones carry the number of their first picture. It shows the
-    first 64 pictures, on at most 4096 px. Names of pictures that have a prompt end in its first
-    words. All settings are checked before the first picture is drawn, and files of an earlier
-    series are replaced only when there are new ones.
+    the first series is `grid.png`, unless another file has this name; later ones carry the number
+    of their first picture. It shows the first 64 pictures, on at most 4096 px. Names of pictures
+    that have a prompt end in its first words. All settings are checked before the first picture is
+    drawn, and files of an earlier series are replaced only when there are new ones. Pictures of a
+    resumed series that are gone are made again from their seeds.
 
     Args:
         pipeline: the pipeline, on the device that should compute.
@@ -99,14 +112,48 @@ def generate_files(
     request = generation.request(name, run)
     with _alone_in(out):
         series = earlier_series(out, request) if generation.resume else None
-        series = series or PictureSeries(
-            number=0 if generation.overwrite else free_number(out),
-            seeds=make_seeds(generation.total, generation.seed, None),
-            request=request,
-        )
+        series = series or _new_series(out, generation, request)
         making = _SeriesMaking(series, pipeline, run, out, generation, name)
         on_series(series)
         return making.make(callback, on_written)
+
+
+def _new_series(out: Path, generation: Generation, request: Mapping[str, Any]) -> PictureSeries:
+    number = 0 if generation.overwrite else free_number(out)
+    return PictureSeries(
+        number=number,
+        seeds=make_seeds(generation.total, generation.seed, None),
+        request=request,
+        grid=_grid_name(out, number, may_replace=generation.overwrite),
+    )
+
+
+def _grid_name(out: Path, number: int, *, may_replace: bool) -> str:
+    """A name for the contact sheet of a new series that is not that of somebody's file.
+
+    Args:
+        out: folder of the pictures.
+        number: number of the first picture.
+        may_replace: whether the sheet of an earlier series may be replaced.
+
+    Raises:
+        OutputError: if there is none.
+    """
+    numbered = f"{GRID}-{number:05d}.png"
+    for name in (f"{GRID}.png", numbered) if number == 0 else (numbered,):
+        file = out / name
+        if not os.path.lexists(file) or (may_replace and _is_sheet(file)):
+            return name
+    raise OutputError(f"{out / numbered} is not a contact sheet of this command; move it away.")
+
+
+def _is_sheet(file: Path) -> bool:
+    """Whether a file records how it was made; without metadata, the last series names its sheet."""
+    with suppress(OutputError, OSError):
+        series = read_series(file.with_name(RECORD))
+        if not series.request.get("metadata", True) and series.grid == file.name:
+            return True
+    return is_ours(file)
 
 
 @final
@@ -180,8 +227,7 @@ class _SeriesMaking:
         return result.images
 
     def _write_sheet(self, sheet: SeriesSheet) -> Path:
-        generation, number = self.generation, self.series.number
-        file = self.out / ("grid.png" if number == 0 else f"grid-{number:05d}.png")
+        generation, file = self.generation, self.out / self.series.grid
         record = {"command": COMMAND, **model_record(self.name, generation.adapters)}
         record["version"] = __version__
         record["seeds"] = list(self.series.seeds)

@@ -15,7 +15,7 @@ from cascade.errors import CascadeError, ContractError, OutputError
 from cascade.generation.files import GeneratedFiles, generate_files
 from cascade.generation.request import Generation
 from cascade.generation.sheet import MOST_PICTURES
-from cascade.imaging.numbered_files import INDEX, number_of, picture_name
+from cascade.imaging.numbered_files import GRID, INDEX, number_of, picture_name
 from cascade.imaging.picture_series import RECORD, PictureSeries, read_series, record_name
 from cascade.pipeline import CascadePipeline
 
@@ -138,7 +138,7 @@ class _Sending:
         self.folder = folder
         self._number: int | None = None  # of the first picture of the series
         for name in stored:
-            if "/" not in name and number_of(Path(name)) is not None:
+            if "/" not in name and (number_of(Path(name)) is not None or name == f"{GRID}.png"):
                 (folder / name).touch()
         records = sorted((name for name in stored if RECORD_NAMES.fullmatch(name)), key=_by_number)
         for name in records if resume else records[-1:]:
