@@ -296,6 +296,28 @@ def test_an_interrupted_series_is_resumed_and_equals_one_that_was_not(
     assert len(names(parts)) == 12, "without resuming, a new series follows the other"
 
 
+def test_pictures_of_a_series_that_are_gone_are_made_again(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr("cascade.generation.files.PICTURES_AT_A_TIME", 2)
+    monkeypatch.setattr("cascade.generation.sheet.MOST_PICTURES", 2)
+    overrides = Overrides.per_stage(NAMES, NAMES, steps=1)
+    asked = Generation(num_images=5, seed=3, overrides=overrides, resume=True)
+    whole = generate_files(pipeline, tmp_path, asked, name="tiny")
+    before = {path.name: pixels(path) for path in [*whole.pictures, whole.grid]}
+    for number in (0, 3, 4):
+        whole.pictures[number].unlink()
+    stamp = whole.pictures[1].stat().st_mtime_ns
+    counts = []
+    again = generate_files(
+        pipeline, tmp_path, asked, name="tiny", on_series=lambda _, earlier: counts.append(earlier)
+    )
+    assert (counts, again.earlier) == ([2], 2)
+    assert names(tmp_path) == sorted(before)
+    for name, values in before.items():
+        assert np.array_equal(pixels(tmp_path / name), values)
+    assert text(whole.pictures[4])["seed"] == 7
+    assert whole.pictures[1].stat().st_mtime_ns == stamp
+
+
 def test_pictures_without_metadata_are_numbered_and_resumed_alike(pipeline, tmp_path):
     options = {"num_images": 2, "seed": 3, "metadata": False}
     marked, first = tmp_path / "marked", tmp_path / "bare"

@@ -74,7 +74,7 @@ def generate_files(
     *,
     name: str,
     callback: Callable[..., None] | None = None,
-    on_series: Callable[[PictureSeries], None] = lambda series: None,
+    on_series: Callable[[PictureSeries, int], None] = lambda series, earlier: None,
     on_written: Callable[[], None] = lambda: None,
 ) -> GeneratedFiles:
     """Generate pictures into a folder: numbered PNGs, or TIFFs of bands, and a contact sheet.
@@ -92,8 +92,8 @@ def generate_files(
         generation: number, seeds and classes of the pictures, and how to sample them.
         name: the pipeline's name or folder, whose last part the PNGs record.
         callback: called after every step, see `callback_on_step_end` of the pipeline.
-        on_series: called with the series before its first picture is drawn; its `written` says how
-            many were there before.
+        on_series: called with the series before its first picture is drawn, and with the number of
+            its pictures that are there already.
         on_written: called whenever some pictures have been written.
 
     Raises:
@@ -114,7 +114,7 @@ def generate_files(
         series = earlier_series(out, request) if generation.resume else None
         series = series or _new_series(out, generation, request)
         making = _SeriesMaking(series, pipeline, run, out, generation, name)
-        on_series(series)
+        on_series(series, making.earlier)
         return making.make(callback, on_written)
 
 
@@ -184,18 +184,19 @@ class _SeriesMaking:
         series, total, prompts = self.series, self.generation.total, self.generation.prompts
         rest = range(series.number + series.written, series.number + total)
         numbered = NumberedFiles(self.out, rest, is_listed=bool(prompts))
-        files, sheet = self.files, SeriesSheet(total, self.space)
+        files, sheet, earlier = self.files, SeriesSheet(total, self.space), self.earlier
+        for places in _parts(self.missing):
+            self._make_part(places, numbered, callback)
         for file in files[: min(series.written, sheet.lacks)]:
             sheet.add(_read(file, self.space)[None])
-        for first in range(series.written, total, PICTURES_AT_A_TIME):
-            places = range(first, min(first + PICTURES_AT_A_TIME, total))
+        for places in _parts(range(series.written, total)):
             sheet.add(self._make_part(places, numbered, callback))
-            series.save(self.out, places.stop)
+            series.save(self.out, places[-1] + 1)
             on_written()
         index = numbered.index if prompts else None
         texts = [self.generation.prompt(i) for i in range(total)]
         grid, seeds = self._write_sheet(sheet), list(series.seeds)
-        return GeneratedFiles(files, grid, index, seeds, texts, series.written)
+        return GeneratedFiles(files, grid, index, seeds, texts, earlier)
 
     @property
     def space(self) -> Space:
@@ -212,14 +213,24 @@ class _SeriesMaking:
         )
         return [self.out / name for name in names]
 
+    @cached_property
+    def missing(self) -> list[int]:
+        """The places of pictures that were written once and are gone."""
+        return [i for i in range(self.series.written) if not self.files[i].is_file()]
+
+    @property
+    def earlier(self) -> int:
+        """How many pictures are there already."""
+        return self.series.written - len(self.missing)
+
     def _make_part(
-        self, places: range, numbered: NumberedFiles, callback: Callable[..., None] | None
+        self, places: Sequence[int], numbered: NumberedFiles, callback: Callable[..., None] | None
     ) -> Tensor:
         """Generate and write the pictures at some places; returns them, (B, C, H, W)."""
         generation, number = self.generation, self.series.number
-        seeds = list(self.series.seeds[places.start : places.stop])
+        seeds = [self.series.seeds[i] for i in places]
         result = _generate(self.pipeline, generation, seeds, places, callback)
-        new = self.files[places.start : places.stop]
+        new = [self.files[i] for i in places]
         spaces = {stage: each.space for stage, each in self.run.items()}
         written = write_pictures(result, new, self.name, generation, spaces)
         entries = [*_index_entries(result, new, generation)] if generation.prompts else []
@@ -238,14 +249,14 @@ class _SeriesMaking:
         return file
 
 
-def _read(file: Path, space: Space) -> Tensor:
-    """A picture of an interrupted series, (C, H, W) in [-1, 1].
+def _parts(places: Sequence[int]) -> Iterator[Sequence[int]]:
+    """The places of pictures that are made and written together."""
+    for first in range(0, len(places), PICTURES_AT_A_TIME):
+        yield places[first : first + PICTURES_AT_A_TIME]
 
-    Raises:
-        OutputError: if it is gone.
-    """
-    if not file.is_file():
-        raise OutputError(f"{file} of the interrupted series is gone; begin a new series.")
+
+def _read(file: Path, space: Space) -> Tensor:
+    """A picture of an interrupted series, (C, H, W) in [-1, 1]."""
     if space.has_bands:
         return read_raster(file).unit_image(space)
     return decode_image(file.read_bytes(), file.name)
@@ -302,7 +313,7 @@ def _generate(
     pipeline: CascadePipeline,
     generation: Generation,
     seeds: list[int],
-    places: range,
+    places: Sequence[int],
     callback: Callable[..., None] | None,
 ) -> CascadeOutput:
     """Generate the pictures at some places of the whole series."""

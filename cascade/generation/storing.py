@@ -33,7 +33,7 @@ def generate_to_store(
     *,
     name: str,
     callback: Callable[..., None] | None = None,
-    on_series: Callable[[PictureSeries], None] = lambda series: None,
+    on_series: Callable[[PictureSeries, int], None] = lambda series, earlier: None,
 ) -> GeneratedFiles:
     """Generate pictures into a folder of a store; see `generate_files`.
 
@@ -74,7 +74,7 @@ def _generate_once(
     pipeline: CascadePipeline,
     stored: StoredFolder,
     generation: Generation,
-    on_series: Callable[[PictureSeries], None],
+    on_series: Callable[[PictureSeries, int], None],
     options: Mapping[str, Any],
 ) -> GeneratedFiles:
     """Generate pictures into a folder that is listed; `options` are those of `generate_files`.
@@ -85,9 +85,9 @@ def _generate_once(
     with TemporaryDirectory(prefix="cascade-") as folder, _errors_naming(stored, folder):
         sending = _Sending(stored, Path(folder), resume=generation.resume)
 
-        def begin(series: PictureSeries) -> None:
+        def begin(series: PictureSeries, earlier: int) -> None:
             sending.begin(series)
-            on_series(series)
+            on_series(series, earlier)
 
         try:
             files = generate_files(
