@@ -41,7 +41,8 @@ from cascade.training.processes import (
     together,
 )
 from cascade.training.resuming import resume
-from cascade.training.run_folder import RunLock, run_identity
+from cascade.training.run_folder import run_identity
+from cascade.training.run_lock import RunLock
 from cascade.training.settings import TrainingSettings
 from cascade.training.sharding import asks_for_sharding, shard
 from cascade.training.step_log import StepLog
@@ -204,6 +205,9 @@ class Trainer:
         ):
             with together():
                 stack.enter_context(self.watch.watching(self.state, self.images))
+                if self.lock is not None:
+                    self.lock.acquire()  # an earlier call released it
+                    stack.callback(self.lock.release)
             if self.validation is not None and self.validation.lacks(self.state.images_seen):
                 self._validate()  # the run was killed between its checkpoint and this
             for batch in self._batches():
@@ -222,10 +226,7 @@ class Trainer:
                     self._save()  # last, so that a run killed before repeats all of the above
                 if self.stopped_early:
                     break
-            stage = self._finish()
-        if self.lock is not None:
-            self.lock.release()
-        return stage
+            return self._finish()
 
     @property
     def stopped_early(self) -> bool:
