@@ -168,7 +168,9 @@ class StageChain(nn.Module):
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write each stage into a folder of its name, and `chain.json` with their order."""
-        with atomic_folder(Path(folder), owned=chain_entries(Path(folder))) as temporary:
+        with atomic_folder(
+            Path(folder), owned=chain_entries(Path(folder)), follow=True
+        ) as temporary:
             self.write(temporary, dtype=dtype)
             self.write_expected_error(temporary, dtype=dtype)
 

@@ -234,7 +234,9 @@ class StagedPipeline(ABC):
         if not safe_serialization:
             raise WeightsError("weights are written as safetensors only: safe_serialization=True.")
         folder = Path(save_directory)
-        with atomic_folder(folder, owned=pipeline_entries(folder, recipe)) as temporary:
+        with atomic_folder(
+            folder, owned=pipeline_entries(folder, recipe), follow=True
+        ) as temporary:
             self.stages.write(temporary / STAGES, dtype=dtype)
             self.stages.write_expected_error(temporary, dtype=dtype)
             write_index(temporary)

@@ -76,7 +76,7 @@ def move_into_place(file: Path, path: Path) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path, *, owned: Collection[str]) -> Iterator[Path]:
+def atomic_folder(path: Path, *, owned: Collection[str], follow: bool = False) -> Iterator[Path]:
     """Yield a temporary folder; when the block succeeds, put it in the place of `path`.
 
     An existing folder is removed only after the new one is complete.
@@ -86,12 +86,17 @@ def atomic_folder(path: Path, *, owned: Collection[str]) -> Iterator[Path]:
         owned: names of entries that an existing folder may have; `a/b` is entry `b` of folder `a`,
             which may then hold nothing else. If there is any other entry, that is someone's work,
             and nothing is changed.
+        follow: whether a link stays and the folder that it leads to is replaced. For folders that
+            the user names; those in a folder from elsewhere could lead anywhere.
 
     Raises:
-        OutputError: if the folder cannot be written, or exists with other entries.
+        OutputError: if the folder cannot be written, exists with other entries, or is a link to
+            nothing.
     """
     temporary = None
     try:
+        if follow and path.is_dir() and path.is_symlink():
+            path = path.resolve()
         _check_replaceable(path, owned)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".tmp", dir=path.parent))
@@ -176,6 +181,8 @@ def _label(name: str) -> str:
 
 
 def _check_replaceable(path: Path, owned: Collection[str]) -> None:
+    if path.is_symlink() and not path.exists():
+        raise OutputError(f"{path} is a link to nothing; make the folder, or remove the link.")
     if not path.exists():
         return
     if not path.is_dir():
