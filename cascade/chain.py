@@ -19,9 +19,9 @@ from cascade.restoration.expected_error import ExpectedError, load_expected_erro
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
 from cascade.saving.atomic import atomic_folder
-from cascade.saving.chain_folder import CHAIN, saved_names, write_names
+from cascade.saving.chain_folder import chain_entries, saved_names, write_names
 from cascade.saving.components import read_json
-from cascade.saving.pipelines import DOUBT, INDEX, has_weights
+from cascade.saving.pipelines import INDEX, has_weights
 from cascade.saving.stage_folder import stage_in
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
@@ -168,7 +168,9 @@ class StageChain(nn.Module):
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write each stage into a folder of its name, and `chain.json` with their order."""
-        with atomic_folder(Path(folder), owned=[CHAIN, DOUBT, *self.names]) as temporary:
+        with atomic_folder(
+            Path(folder), owned=chain_entries(Path(folder)), follow=True
+        ) as temporary:
             self.write(temporary, dtype=dtype)
             self.write_expected_error(temporary, dtype=dtype)
 

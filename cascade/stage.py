@@ -254,7 +254,7 @@ class Stage(nn.Module, ABC):
             folder: the stage's folder, which is replaced once the new one is complete.
             dtype: floating-point type of the written tensors; default: float32.
         """
-        with atomic_folder(Path(folder), owned=stage_entries()) as temporary:
+        with atomic_folder(Path(folder), owned=stage_entries(), follow=True) as temporary:
             self.write(temporary, dtype=dtype)
 
     @classmethod

@@ -24,10 +24,11 @@ from cascade.familiar_names import (
     setting_text,
 )
 from cascade.saving.atomic import atomic_folder
+from cascade.saving.chain_folder import STAGES, pipeline_entries
 from cascade.saving.hub import upload
 from cascade.saving.loading import read_loading
 from cascade.saving.model_card import write_model_card
-from cascade.saving.pipelines import PIPELINE_ENTRIES, write_index
+from cascade.saving.pipelines import RECIPE, write_index
 from cascade.stage import Stage
 from cascade.tasks.table import find_task
 
@@ -232,8 +233,11 @@ class StagedPipeline(ABC):
         check_dtype(dtype)
         if not safe_serialization:
             raise WeightsError("weights are written as safetensors only: safe_serialization=True.")
-        with atomic_folder(Path(save_directory), owned=PIPELINE_ENTRIES) as temporary:
-            self.stages.write(temporary / "stages", dtype=dtype)
+        folder = Path(save_directory)
+        with atomic_folder(
+            folder, owned=pipeline_entries(folder, recipe), follow=True
+        ) as temporary:
+            self.stages.write(temporary / STAGES, dtype=dtype)
             self.stages.write_expected_error(temporary, dtype=dtype)
             write_index(temporary)
             summaries = {name: stage.summary() for name, stage in self.stages.items()}
@@ -241,7 +245,7 @@ class StagedPipeline(ABC):
             usage = None if task is None else task.usage(CARD_FOLDER)
             write_model_card(temporary, summaries, usage, card)
             if recipe is not None:
-                (temporary / "pipeline.yaml").write_text(recipe, encoding="utf-8")
+                (temporary / RECIPE).write_text(recipe, encoding="utf-8")
         if pushed:
             upload(Path(save_directory), repo_id, **hub)
 

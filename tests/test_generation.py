@@ -194,6 +194,32 @@ def test_a_sheet_whose_pictures_are_gone_is_not_overwritten(pipeline, tmp_path):
     assert (tmp_path / "grid-00005.png").read_bytes() == b"mine"
 
 
+def test_a_sheet_of_somebody_or_of_pictures_that_moved_away_is_not_overwritten(pipeline, tmp_path):
+    grid = tmp_path / "grid.png"
+    grid.write_bytes(b"mine")
+    options = {"settings": {"steps": 1}, "seed": 0, "metadata": False}
+    for overwrite in (False, True, True):
+        generate(pipeline, tmp_path, overwrite=overwrite, **options)
+        assert names(tmp_path) == ["00000.png", "grid-00000.png", "grid.png"]
+        assert grid.read_bytes() == b"mine"
+    for name in ("00000.png", "grid-00000.png", "grid.png"):
+        (tmp_path / name).unlink()
+    generate(pipeline, tmp_path, settings={"steps": 1}, seed=7)
+    (tmp_path / "00000.png").rename(tmp_path / "kept.png")
+    series = generate(pipeline, tmp_path, settings={"steps": 1}, num_images=2, seed=8)
+    assert [path.name for path in series] == ["00000.png", "00001.png"]
+    assert text(grid)["seeds"] == [7]
+    assert text(tmp_path / "grid-00000.png")["seeds"] == [8, 9]
+    generate(pipeline, tmp_path, settings={"steps": 1}, overwrite=True, seed=9)
+    assert text(grid)["seeds"] == [9]
+    (tmp_path / "grid-00000.png").write_bytes(b"mine")
+    grid.write_bytes(b"mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("[!.]*")}
+    with pytest.raises(OutputError, match=r"grid-00000\.png is not a contact sheet of this comm"):
+        generate(pipeline, tmp_path, settings={"steps": 1}, overwrite=True, seed=9)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("[!.]*")} == before
+
+
 def test_two_processes_do_not_give_pictures_the_same_numbers(pipeline, tmp_path):
     def second(*_):
         with pytest.raises(OutputError, match="another process generates pictures into"):
@@ -268,6 +294,28 @@ def test_an_interrupted_series_is_resumed_and_equals_one_that_was_not(
         assert np.array_equal(pixels(parts / name), pixels(tmp_path / "whole" / name))
     generate(pipeline, parts, **options)
     assert len(names(parts)) == 12, "without resuming, a new series follows the other"
+
+
+def test_pictures_of_a_series_that_are_gone_are_made_again(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr("cascade.generation.files.PICTURES_AT_A_TIME", 2)
+    monkeypatch.setattr("cascade.generation.sheet.MOST_PICTURES", 2)
+    overrides = Overrides.per_stage(NAMES, NAMES, steps=1)
+    asked = Generation(num_images=5, seed=3, overrides=overrides, resume=True)
+    whole = generate_files(pipeline, tmp_path, asked, name="tiny")
+    before = {path.name: pixels(path) for path in [*whole.pictures, whole.grid]}
+    for number in (0, 3, 4):
+        whole.pictures[number].unlink()
+    stamp = whole.pictures[1].stat().st_mtime_ns
+    counts = []
+    again = generate_files(
+        pipeline, tmp_path, asked, name="tiny", on_series=lambda _, earlier: counts.append(earlier)
+    )
+    assert (counts, again.earlier) == ([2], 2)
+    assert names(tmp_path) == sorted(before)
+    for name, values in before.items():
+        assert np.array_equal(pixels(tmp_path / name), values)
+    assert text(whole.pictures[4])["seed"] == 7
+    assert whole.pictures[1].stat().st_mtime_ns == stamp
 
 
 def test_pictures_without_metadata_are_numbered_and_resumed_alike(pipeline, tmp_path):

@@ -15,7 +15,7 @@ from cascade.sampling.overrides import Overrides
 
 ADDRESS = "memory://drawn"
 CLAIM = ".cascade-generate-00000.json"
-SERIES = PictureSeries(number=0, seeds=[3, 4], request={})
+SERIES = PictureSeries(number=0, seeds=[3, 4], request={}, grid="grid.png")
 
 pytestmark = pytest.mark.usefixtures("store")
 

@@ -20,7 +20,8 @@ class Outcome:
     Attributes:
         new: number of results made now, by all processes that worked together.
         done_before: number of results that existed already.
-        failed: name and reason of each input, folder or shard without a result.
+        failed: name and reason of each input, folder or shard without a result, and of each sheet
+            of variants that could not be written.
         unfinished: number of jobs left because the command was stopped.
         left_out: number of files in the inputs that are hidden or not pictures.
         unsuitable: name and reason of each picture that the command leaves out.

@@ -21,6 +21,7 @@ from cascade.bulk.outcome import Outcome
 from cascade.bulk.progress import Note, ProgressUpdate
 from cascade.bulk.reports import Reports
 from cascade.bulk.shards import Packing, ShardPlan, remove_folder
+from cascade.bulk.sheets import check_sheet
 from cascade.bulk.slider_page import check_page, write_page
 from cascade.bulk.standing import LOCAL, WITHOUT_RESULT, Standing
 from cascade.bulk.together import groups
@@ -70,6 +71,7 @@ class Bulk:
         self.inputs = inputs or InputListing()
         self.notes = notes
         self._choices = choices or {}
+        self._failed_sheets: list[tuple[str, str]] = []  # name and reason of each
         self.reports = Reports(len(plan.jobs), method, on_progress)
         part = None if self.inputs.slice is None else self.inputs.slice.part
         self.ledger = Ledger(None if folder is None else ledger_file(folder, method.command, part))
@@ -83,10 +85,13 @@ class Bulk:
 
         Raises:
             DiskError: if the disk is full; results made so far are kept.
-            OutputError: if ledger, locks, a sheet of variants or the page cannot be written.
+            OutputError: if ledger, locks or the page cannot be written, or another file has the
+                name of the page or of a sheet of variants.
         """
         if self.plan.page is not None:
             check_page(self.plan.page)
+        for sheet in self.plan.sheets:
+            check_sheet(sheet.path)
         for note in self.notes:
             self.reports.note(note)
         for name, reason in self.inputs.unreadable:
@@ -216,7 +221,7 @@ class Bulk:
         return Outcome(
             new=events.count("made"),
             done_before=len(self._standing.done_before) + events.count("verified"),
-            failed=[*self.inputs.unreadable, *failed],
+            failed=[*self.inputs.unreadable, *failed, *self._failed_sheets],
             unfinished=sum(not self._standing.is_settled(job) for job in self.jobs),
             left_out=len(self.inputs.left_out),
             unsuitable=list(dict.fromkeys(unsuitable)),  # each picture once, whatever its seeds
@@ -312,5 +317,11 @@ class Bulk:
         has_gap = any(line.get("event") in WITHOUT_RESULT for line in lines)
         if has_gap or not lacks_variants(sheet) or not claims.take(str(sheet.path)):
             return
-        write_variant_sheet(sheet, self.method)
-        claims.give_back(str(sheet.path))
+        try:
+            write_variant_sheet(sheet, self.method)
+        except CascadeError as error:  # the other sheets do not depend on it
+            name = sheet.path.name
+            self._failed_sheets.append((name, one_line(error, name)))
+            self.reports.failure(*self._failed_sheets[-1])
+        finally:
+            claims.give_back(str(sheet.path))

@@ -24,8 +24,15 @@ def ema(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder of the stage; default: RUN/stage-WIDTH."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the stage; default: RUN/stage-WIDTH, which is replaced.",
+        ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the stage that is in the folder.")
+    ] = False,
 ) -> None:
     """Average the weights of a finished run over any width (post-hoc EMA).
 
@@ -35,9 +42,14 @@ def ema(
 
     cascade chain emoji-1024 --stage base=runs/emoji-64-text/stage-0.080 --out mine
     """
-    from cascade.errors import WeightsError
+    from cascade.errors import OutputError, WeightsError
+    from cascade.saving.stage_folder import stage_in
     from cascade.training.averaging import reconstruct, snapshots
 
+    folder = out or run / f"stage-{width:.3f}"
+    is_own = out is None and not folder.is_symlink()
+    if stage_in(folder) is not None and not is_own and not overwrite:
+        raise OutputError(f"{folder} holds a stage already; choose another folder, or --overwrite.")
     run_snapshots = snapshots(run / "averages")
     if not run_snapshots:
         raise WeightsError(
@@ -45,6 +57,5 @@ def ema(
         )
     images_seen = run_snapshots[-1].images_seen if at is None else at
     stage = reconstruct(run_snapshots, width, images_seen=images_seen)
-    folder = out or run / f"stage-{width:.3f}"
     stage.save_pretrained(folder)
     note(f"wrote the stage to {folder}")

@@ -186,7 +186,7 @@ def generate(
         options = {
             "name": pipeline,
             "callback": progress.on_step,
-            "on_series": lambda series: progress.leave_out(series.written),
+            "on_series": lambda series, earlier: progress.leave_out(earlier),
         }
         if "://" in out:
             from cascade.data.remote import without_secrets  # which is slow to import

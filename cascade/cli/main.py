@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -83,6 +84,9 @@ def run() -> None:
 
     The exit code is 0 for success, 1 for failure, 2 for wrong usage and 130 for Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # its encoding may lack characters of names
+            stream.reconfigure(errors="backslashreplace")
     if "OMP_WAIT_POLICY" not in os.environ:  # set before torch loads OpenMP
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     handler = logging.StreamHandler()

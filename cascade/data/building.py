@@ -129,7 +129,7 @@ def build_shards(
     if not overwrite:
         check_same_request(earlier, out, head, len(source))
     pairs = zip(order, images, strict=True)
-    with atomic_folder(out, owned=own_files(earlier)) as folder:
+    with atomic_folder(out, owned=own_files(earlier), follow=True) as folder:
         writers = _write_shards(build, folder, pairs, shard_mib * 2**20, progress=progress)
         if not build.firsts:
             raise DataError(f"none of the {len(source)} images of {origin} can be used.")

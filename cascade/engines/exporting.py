@@ -52,7 +52,7 @@ def export_networks(chain: StageChain, format: EngineFormat, out: Path) -> None:
     save = {"onnx": _save_onnx, "openvino": _save_openvino}[format]
     _check_installed(format)
     names = [f"{name}{ending}" for name in chain.names for ending in (".xml", ".bin", ".onnx")]
-    with atomic_folder(out, owned=[RECORD, *names]) as temporary:
+    with atomic_folder(out, owned=[RECORD, *names], follow=True) as temporary:
         stages = {}
         for name, stage in exported_stages(chain).items():
             file = FILES[format].format(name)

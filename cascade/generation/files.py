@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +21,19 @@ from cascade.errors import ContractError, OutputError
 from cascade.generation.picture_files import COMMAND, suffix_of_space, write_pictures
 from cascade.generation.request import Generation
 from cascade.generation.sheet import SeriesSheet
-from cascade.imaging.numbered_files import NumberedFiles, free_number, picture_name
-from cascade.imaging.picture_series import PictureSeries, earlier_series
+from cascade.imaging.numbered_files import (
+    GRID,
+    NumberedFiles,
+    free_number,
+    is_ours,
+    picture_name,
+)
+from cascade.imaging.picture_series import (
+    RECORD,
+    PictureSeries,
+    earlier_series,
+    read_series,
+)
 from cascade.imaging.rasters.reading import read_raster
 from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import check_can_be_pictures, save_png
@@ -62,16 +74,17 @@ def generate_files(
     *,
     name: str,
     callback: Callable[..., None] | None = None,
-    on_series: Callable[[PictureSeries], None] = lambda series: None,
+    on_series: Callable[[PictureSeries, int], None] = lambda series, earlier: None,
     on_written: Callable[[], None] = lambda: None,
 ) -> GeneratedFiles:
     """Generate pictures into a folder: numbered PNGs, or TIFFs of bands, and a contact sheet.
 
     Numbers continue after those of the files in the folder, so nothing is overwritten. The sheet of
-    the first series is `grid.png`; later ones carry the number of their first picture. It shows the
-    first 64 pictures, on at most 4096 px. Names of pictures that have a prompt end in its first
-    words. All settings are checked before the first picture is drawn, and files of an earlier
-    series are replaced only when there are new ones.
+    the first series is `grid.png`, unless another file has this name; later ones carry the number
+    of their first picture. It shows the first 64 pictures, on at most 4096 px. Names of pictures
+    that have a prompt end in its first words. All settings are checked before the first picture is
+    drawn, and files of an earlier series are replaced only when there are new ones. Pictures of a
+    resumed series that are gone are made again from their seeds.
 
     Args:
         pipeline: the pipeline, on the device that should compute.
@@ -79,8 +92,8 @@ def generate_files(
         generation: number, seeds and classes of the pictures, and how to sample them.
         name: the pipeline's name or folder, whose last part the PNGs record.
         callback: called after every step, see `callback_on_step_end` of the pipeline.
-        on_series: called with the series before its first picture is drawn; its `written` says how
-            many were there before.
+        on_series: called with the series before its first picture is drawn, and with the number of
+            its pictures that are there already.
         on_written: called whenever some pictures have been written.
 
     Raises:
@@ -99,14 +112,48 @@ def generate_files(
     request = generation.request(name, run)
     with _alone_in(out):
         series = earlier_series(out, request) if generation.resume else None
-        series = series or PictureSeries(
-            number=0 if generation.overwrite else free_number(out),
-            seeds=make_seeds(generation.total, generation.seed, None),
-            request=request,
-        )
+        series = series or _new_series(out, generation, request)
         making = _SeriesMaking(series, pipeline, run, out, generation, name)
-        on_series(series)
+        on_series(series, making.earlier)
         return making.make(callback, on_written)
+
+
+def _new_series(out: Path, generation: Generation, request: Mapping[str, Any]) -> PictureSeries:
+    number = 0 if generation.overwrite else free_number(out)
+    return PictureSeries(
+        number=number,
+        seeds=make_seeds(generation.total, generation.seed, None),
+        request=request,
+        grid=_grid_name(out, number, may_replace=generation.overwrite),
+    )
+
+
+def _grid_name(out: Path, number: int, *, may_replace: bool) -> str:
+    """A name for the contact sheet of a new series that is not that of somebody's file.
+
+    Args:
+        out: folder of the pictures.
+        number: number of the first picture.
+        may_replace: whether the sheet of an earlier series may be replaced.
+
+    Raises:
+        OutputError: if there is none.
+    """
+    numbered = f"{GRID}-{number:05d}.png"
+    for name in (f"{GRID}.png", numbered) if number == 0 else (numbered,):
+        file = out / name
+        if not os.path.lexists(file) or (may_replace and _is_sheet(file)):
+            return name
+    raise OutputError(f"{out / numbered} is not a contact sheet of this command; move it away.")
+
+
+def _is_sheet(file: Path) -> bool:
+    """Whether a file records how it was made; without metadata, the last series names its sheet."""
+    with suppress(OutputError, OSError):
+        series = read_series(file.with_name(RECORD))
+        if not series.request.get("metadata", True) and series.grid == file.name:
+            return True
+    return is_ours(file)
 
 
 @final
@@ -137,18 +184,19 @@ class _SeriesMaking:
         series, total, prompts = self.series, self.generation.total, self.generation.prompts
         rest = range(series.number + series.written, series.number + total)
         numbered = NumberedFiles(self.out, rest, is_listed=bool(prompts))
-        files, sheet = self.files, SeriesSheet(total, self.space)
+        files, sheet, earlier = self.files, SeriesSheet(total, self.space), self.earlier
+        for places in _parts(self.missing):
+            self._make_part(places, numbered, callback)
         for file in files[: min(series.written, sheet.lacks)]:
             sheet.add(_read(file, self.space)[None])
-        for first in range(series.written, total, PICTURES_AT_A_TIME):
-            places = range(first, min(first + PICTURES_AT_A_TIME, total))
+        for places in _parts(range(series.written, total)):
             sheet.add(self._make_part(places, numbered, callback))
-            series.save(self.out, places.stop)
+            series.save(self.out, places[-1] + 1)
             on_written()
         index = numbered.index if prompts else None
         texts = [self.generation.prompt(i) for i in range(total)]
         grid, seeds = self._write_sheet(sheet), list(series.seeds)
-        return GeneratedFiles(files, grid, index, seeds, texts, series.written)
+        return GeneratedFiles(files, grid, index, seeds, texts, earlier)
 
     @property
     def space(self) -> Space:
@@ -165,14 +213,24 @@ class _SeriesMaking:
         )
         return [self.out / name for name in names]
 
+    @cached_property
+    def missing(self) -> list[int]:
+        """The places of pictures that were written once and are gone."""
+        return [i for i in range(self.series.written) if not self.files[i].is_file()]
+
+    @property
+    def earlier(self) -> int:
+        """How many pictures are there already."""
+        return self.series.written - len(self.missing)
+
     def _make_part(
-        self, places: range, numbered: NumberedFiles, callback: Callable[..., None] | None
+        self, places: Sequence[int], numbered: NumberedFiles, callback: Callable[..., None] | None
     ) -> Tensor:
         """Generate and write the pictures at some places; returns them, (B, C, H, W)."""
         generation, number = self.generation, self.series.number
-        seeds = list(self.series.seeds[places.start : places.stop])
+        seeds = [self.series.seeds[i] for i in places]
         result = _generate(self.pipeline, generation, seeds, places, callback)
-        new = self.files[places.start : places.stop]
+        new = [self.files[i] for i in places]
         spaces = {stage: each.space for stage, each in self.run.items()}
         written = write_pictures(result, new, self.name, generation, spaces)
         entries = [*_index_entries(result, new, generation)] if generation.prompts else []
@@ -180,8 +238,7 @@ class _SeriesMaking:
         return result.images
 
     def _write_sheet(self, sheet: SeriesSheet) -> Path:
-        generation, number = self.generation, self.series.number
-        file = self.out / ("grid.png" if number == 0 else f"grid-{number:05d}.png")
+        generation, file = self.generation, self.out / self.series.grid
         record = {"command": COMMAND, **model_record(self.name, generation.adapters)}
         record["version"] = __version__
         record["seeds"] = list(self.series.seeds)
@@ -192,14 +249,14 @@ class _SeriesMaking:
         return file
 
 
-def _read(file: Path, space: Space) -> Tensor:
-    """A picture of an interrupted series, (C, H, W) in [-1, 1].
+def _parts(places: Sequence[int]) -> Iterator[Sequence[int]]:
+    """The places of pictures that are made and written together."""
+    for first in range(0, len(places), PICTURES_AT_A_TIME):
+        yield places[first : first + PICTURES_AT_A_TIME]
 
-    Raises:
-        OutputError: if it is gone.
-    """
-    if not file.is_file():
-        raise OutputError(f"{file} of the interrupted series is gone; begin a new series.")
+
+def _read(file: Path, space: Space) -> Tensor:
+    """A picture of an interrupted series, (C, H, W) in [-1, 1]."""
     if space.has_bands:
         return read_raster(file).unit_image(space)
     return decode_image(file.read_bytes(), file.name)
@@ -256,7 +313,7 @@ def _generate(
     pipeline: CascadePipeline,
     generation: Generation,
     seeds: list[int],
-    places: range,
+    places: Sequence[int],
     callback: Callable[..., None] | None,
 ) -> CascadeOutput:
     """Generate the pictures at some places of the whole series."""

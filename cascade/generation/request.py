@@ -115,7 +115,7 @@ class Generation:
             "metadata": self.metadata,
         }
 
-    def arguments(self, places: range) -> dict[str, Any]:
+    def arguments(self, places: Sequence[int]) -> dict[str, Any]:
         """The arguments of the call of a pipeline that makes the pictures at some places."""
         classes = self.classes
         return {

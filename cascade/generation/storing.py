@@ -15,7 +15,7 @@ from cascade.errors import CascadeError, ContractError, OutputError
 from cascade.generation.files import GeneratedFiles, generate_files
 from cascade.generation.request import Generation
 from cascade.generation.sheet import MOST_PICTURES
-from cascade.imaging.numbered_files import INDEX, number_of, picture_name
+from cascade.imaging.numbered_files import GRID, INDEX, number_of, picture_name
 from cascade.imaging.picture_series import RECORD, PictureSeries, read_series, record_name
 from cascade.pipeline import CascadePipeline
 
@@ -33,7 +33,7 @@ def generate_to_store(
     *,
     name: str,
     callback: Callable[..., None] | None = None,
-    on_series: Callable[[PictureSeries], None] = lambda series: None,
+    on_series: Callable[[PictureSeries, int], None] = lambda series, earlier: None,
 ) -> GeneratedFiles:
     """Generate pictures into a folder of a store; see `generate_files`.
 
@@ -74,7 +74,7 @@ def _generate_once(
     pipeline: CascadePipeline,
     stored: StoredFolder,
     generation: Generation,
-    on_series: Callable[[PictureSeries], None],
+    on_series: Callable[[PictureSeries, int], None],
     options: Mapping[str, Any],
 ) -> GeneratedFiles:
     """Generate pictures into a folder that is listed; `options` are those of `generate_files`.
@@ -85,9 +85,9 @@ def _generate_once(
     with TemporaryDirectory(prefix="cascade-") as folder, _errors_naming(stored, folder):
         sending = _Sending(stored, Path(folder), resume=generation.resume)
 
-        def begin(series: PictureSeries) -> None:
+        def begin(series: PictureSeries, earlier: int) -> None:
             sending.begin(series)
-            on_series(series)
+            on_series(series, earlier)
 
         try:
             files = generate_files(
@@ -138,7 +138,7 @@ class _Sending:
         self.folder = folder
         self._number: int | None = None  # of the first picture of the series
         for name in stored:
-            if "/" not in name and number_of(Path(name)) is not None:
+            if "/" not in name and (number_of(Path(name)) is not None or name == f"{GRID}.png"):
                 (folder / name).touch()
         records = sorted((name for name in stored if RECORD_NAMES.fullmatch(name)), key=_by_number)
         for name in records if resume else records[-1:]:

@@ -103,7 +103,7 @@ class NumberedFiles:
         if not self._forget(names, lines):
             self._append(lines)
         for file in earlier:
-            if file not in written and _is_ours(file):
+            if file not in written and is_ours(file):
                 file.unlink()
 
     def _forget(self, names: set[str], lines: Sequence[str]) -> bool:
@@ -156,7 +156,7 @@ def _pictures(folder: Path) -> list[Path]:
     return [*folder.glob("*.png"), *folder.glob("*.tif")]
 
 
-def _is_ours(file: Path) -> bool:
+def is_ours(file: Path) -> bool:
     """Whether a PNG, or a TIFF of bands, records how it was made."""
     with suppress(DataError):
         return bool(read_mark(file).record)

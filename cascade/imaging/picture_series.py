@@ -23,12 +23,14 @@ class PictureSeries:
         number: number of the first picture.
         seeds: one whole number per picture.
         request: what was asked for, as plain values by name.
+        grid: name of the contact sheet's file.
         written: how many pictures are complete, counted from the first.
     """
 
     number: int
     seeds: Sequence[int]
     request: Mapping[str, Any]
+    grid: str
     written: int = 0
 
     def save(self, folder: Path, written: int) -> None:
@@ -55,8 +57,8 @@ def read_series(file: Path) -> PictureSeries:
     """
     try:
         series = PictureSeries(**json.loads(file.read_text(encoding="utf-8")))
-        whole = isinstance(series.number, int) and isinstance(series.written, int)
-        if not whole or not isinstance(series.seeds, list) or not isinstance(series.request, dict):
+        kinds = {"number": int, "written": int, "seeds": list, "request": dict, "grid": str}
+        if not all(isinstance(getattr(series, name), kind) for name, kind in kinds.items()):
             raise TypeError
     except (ValueError, TypeError) as error:
         raise OutputError(f"{file} is damaged; delete it to begin a new series.") from error

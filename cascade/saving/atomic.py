@@ -76,21 +76,27 @@ def move_into_place(file: Path, path: Path) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path, *, owned: Collection[str]) -> Iterator[Path]:
+def atomic_folder(path: Path, *, owned: Collection[str], follow: bool = False) -> Iterator[Path]:
     """Yield a temporary folder; when the block succeeds, put it in the place of `path`.
 
     An existing folder is removed only after the new one is complete.
 
     Args:
         path: the folder to write.
-        owned: names of entries that an existing folder may have. If it has any other entry, that
-            is someone's work, and nothing is changed.
+        owned: names of entries that an existing folder may have; `a/b` is entry `b` of folder `a`,
+            which may then hold nothing else. If there is any other entry, that is someone's work,
+            and nothing is changed.
+        follow: whether a link stays and the folder that it leads to is replaced. For folders that
+            the user names; those in a folder from elsewhere could lead anywhere.
 
     Raises:
-        OutputError: if the folder cannot be written, or exists with other entries.
+        OutputError: if the folder cannot be written, exists with other entries, or is a link to
+            nothing.
     """
     temporary = None
     try:
+        if follow and path.is_dir() and path.is_symlink():
+            path = path.resolve()
         _check_replaceable(path, owned)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".tmp", dir=path.parent))
@@ -175,16 +181,37 @@ def _label(name: str) -> str:
 
 
 def _check_replaceable(path: Path, owned: Collection[str]) -> None:
+    if path.is_symlink() and not path.exists():
+        raise OutputError(f"{path} is a link to nothing; make the folder, or remove the link.")
     if not path.exists():
         return
     if not path.is_dir():
         raise OutputError(f"{path} is a file; choose another folder.")
-    others = {entry.name for entry in path.iterdir()} - set(owned)
-    if others:
+    stranger = _stranger(path, owned)
+    if stranger is not None:
         raise OutputError(
-            f"{path} holds other things, such as {min(others)}, which would be lost; choose "
+            f"{path} holds other things, such as {stranger}, which would be lost; choose "
             "another folder or empty it."
         )
+
+
+def _stranger(folder: Path, owned: Collection[str], place: str = "") -> str | None:
+    """The first entry of a folder that is not owned; None if there is none.
+
+    Args:
+        folder: an existing folder.
+        owned: see `atomic_folder`.
+        place: path of the folder in the one to be replaced, ending in a slash.
+    """
+    for entry in sorted(folder.iterdir()):
+        name = f"{place}{entry.name}"
+        if name in owned:
+            continue
+        is_partly_owned = entry.is_dir() and any(each.startswith(f"{name}/") for each in owned)
+        stranger = _stranger(entry, owned, f"{name}/") if is_partly_owned else name
+        if stranger is not None:
+            return stranger
+    return None
 
 
 def check_writable_folder(path: Path) -> None:

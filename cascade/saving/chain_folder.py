@@ -10,9 +10,11 @@ from typing import Any
 from cascade.contract import Contract
 from cascade.errors import WeightsError
 from cascade.saving.components import read_json
+from cascade.saving.pipelines import DOUBT, PIPELINE_ENTRIES, RECIPE, has_weights
 from cascade.saving.stage_folder import read_contract
 
 CHAIN = "chain.json"
+STAGES = "stages"  # folder of the chain of a pipeline
 
 
 def write_names(folder: Path, names: Sequence[str]) -> None:
@@ -42,6 +44,30 @@ def saved_names(folder: Path) -> list[str]:
     if len(set(names)) < len(names):
         raise WeightsError(f"{folder / CHAIN} names a stage twice: {', '.join(names)}.")
     return names
+
+
+def chain_entries(folder: Path) -> list[str]:
+    """The entries of a saved chain, which another may replace; none if the folder holds none."""
+    try:
+        return [CHAIN, DOUBT, *saved_names(folder)]
+    except WeightsError:
+        return []
+
+
+def pipeline_entries(folder: Path, recipe: str | None) -> list[str]:
+    """The entries of a saved pipeline, which another may replace.
+
+    Args:
+        folder: the folder of the pipeline. If it holds none, nothing but a copy of the recipe may
+            be replaced.
+        recipe: text of the new pipeline's recipe; None if it has none.
+    """
+    if has_weights(folder):
+        stages = chain_entries(folder / STAGES)
+        return [*PIPELINE_ENTRIES, *(f"{STAGES}/{name}" for name in stages)]
+    file = folder / RECIPE
+    is_copy = recipe is not None and file.is_file() and file.read_bytes() == recipe.encode()
+    return [RECIPE] if is_copy else []
 
 
 def _is_plain_name(name: Any) -> bool:

@@ -16,7 +16,8 @@ from cascade.saving.hub import download
 INDEX = "model_index.json"
 PATH_STARTS = ("/", ".", "~", "pipelines/")  # names that are not ids of the Hub begin so
 DOUBT = "doubt.json"  # what the standard deviation over seeds says about errors
-PIPELINE_ENTRIES = (INDEX, "pipeline.py", "pipeline.yaml", "README.md", "stages", DOUBT)
+RECIPE = "pipeline.yaml"
+PIPELINE_ENTRIES = (INDEX, "pipeline.py", RECIPE, "README.md", DOUBT)  # besides the stages
 PIPELINE_FILE = '''"""Where diffusers finds the class of this folder: trust_remote_code=True."""
 
 from cascade.diffusers_pipeline import DiffusersPipeline
@@ -45,7 +46,7 @@ def pipeline_folder(name: str, **options: Any) -> Path:
             f"no pipeline {name!r}, neither a folder nor bundled nor an id of the Hub; "
             f"{nearest(name, bundled)}"
         )
-    if not has_weights(folder) and (folder / "pipeline.yaml").is_file():
+    if not has_weights(folder) and (folder / RECIPE).is_file():
         raise WeightsError(
             f"pipeline {name!r} has no weights yet: train its stages, then run "
             f"cascade chain {name}."
@@ -87,7 +88,7 @@ def local_folder(name: str) -> Path | None:
 
 def _folder_of_file(file: Path) -> Path:
     """The folder of a pipeline's recipe, or a bundled pipeline with the same name as the file."""
-    if file.name == "pipeline.yaml":
+    if file.name == RECIPE:
         return file.parent
     bundled = {recipe_name(path): path.parent for path in list_recipes("pipelines")}
     if str(file) not in bundled:

@@ -1,11 +1,8 @@
-"""The folder of a run: its lock, its log, and the settings that a resumed run must keep."""
+"""The folder of a run: its files, its log, and the settings that a resumed run must keep."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ from typing import Any
 from cascade.data.training_images import TrainingImages
 from cascade.errors import CascadeError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES
-from cascade.saving.atomic import atomic_file, remove_leftovers
+from cascade.saving.atomic import atomic_file
 from cascade.saving.differences import differences
 from cascade.stage import Stage
 from cascade.training.image_list import FILE as IMAGE_LIST
@@ -24,15 +21,18 @@ MAY_CHANGE = (
     "the number of images, learning rates, sampling settings, the path of the data, how unusable "
     "images are treated, the validation images, and how often to save"
 )
-FILES = ("stage", "stage-best", "recipe.yaml", "about.json", IMAGE_LIST, "log.jsonl", "report.html")
+RECIPE = "recipe.yaml"
+FILES = ("stage", "stage-best", RECIPE, "about.json", IMAGE_LIST, "log.jsonl", "report.html")
 LOCK = ".lock"
 FOLDERS = ("checkpoints", "averages", "samples", "generated")
+SIGNS = ("about.json", LOCK, "checkpoints", "generated")  # of which every run has one early on
 
 
 def check_run_folder(out: Path, data: str) -> None:
-    """Check that a run's folder holds no images or folders of others, and lies outside of the data.
+    """Check that a run's folder holds nothing that the run would replace or mix with its own.
 
-    Other files may lie there, such as a log of the command's output.
+    Without a run, it may hold no images, folders or recipe, which may be that to be trained. Other
+    files may lie there, such as a log of the command's output.
 
     Args:
         out: folder of the run; it need not exist.
@@ -49,60 +49,15 @@ def check_run_folder(out: Path, data: str) -> None:
             "would become training images; use another folder."
         )
     entries = sorted(out.iterdir()) if out.is_dir() else []
-    strangers = [path.name for path in entries if path.is_dir() or path.suffix in IMAGE_SUFFIXES]
-    if strangers and not {path.name for path in entries} & {*FILES, *FOLDERS, LOCK}:
+    strangers = [
+        path.name
+        for path in entries
+        if path.is_dir() or path.suffix in IMAGE_SUFFIXES or path.name == RECIPE
+    ]
+    if strangers and not {path.name for path in entries} & {*SIGNS}:
         raise OutputError(
             f"{out} holds other things, such as {strangers[0]}, and no run; use another folder."
         )
-
-
-class RunLock:
-    """Keeps a second process from writing into a run's folder, and cleans up after killed ones.
-
-    The operating system releases the lock when the process ends, however it ends. A data worker
-    that lives a moment longer does not hold it, because POSIX record locks are not inherited.
-
-    Args:
-        out: folder of the run; it must exist.
-
-    Raises:
-        OutputError: if another process is training in this folder.
-    """
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self._file = open(out / LOCK, "a+", encoding="utf-8")  # noqa: SIM115
-        if self._acquire():
-            remove_leftovers(out, FILES)
-            for name in FOLDERS:
-                remove_leftovers(out / name)
-
-    def release(self) -> None:
-        """Let other processes write to the folder."""
-        self._file.close()
-
-    def _acquire(self) -> bool:
-        """Try to lock; returns whether it is certain that no other process writes here."""
-        try:
-            import fcntl
-
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # not a POSIX system
-            return False
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                return False  # the file system has no locks
-            self._file.seek(0)
-            owner = self._file.read().strip() or "unknown"
-            self.release()
-            raise OutputError(
-                f"another process is training in {self.out} ({owner}); stop it first, or use "
-                "another folder."
-            ) from error
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self._file.flush()
-        return True
 
 
 class RunLog:

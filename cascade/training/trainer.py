@@ -20,7 +20,8 @@ from cascade.data.batches import PositionBatches, load_batches
 from cascade.data.tensors import TensorDataset
 from cascade.data.training_images import TrainingImages, as_images
 from cascade.errors import CascadeError, DataError, OtherProcessError
-from cascade.saving.atomic import check_writable_folder
+from cascade.saving.atomic import atomic_folder, check_writable_folder
+from cascade.saving.stage_folder import stage_entries
 from cascade.stage import Stage
 from cascade.training.averaged_stage import AveragedStage
 from cascade.training.averaging import STORED_WIDTHS, PowerAverage, snapshot_folder
@@ -41,7 +42,8 @@ from cascade.training.processes import (
     together,
 )
 from cascade.training.resuming import resume
-from cascade.training.run_folder import RunLock, run_identity
+from cascade.training.run_folder import run_identity
+from cascade.training.run_lock import RunLock
 from cascade.training.settings import TrainingSettings
 from cascade.training.sharding import asks_for_sharding, shard
 from cascade.training.step_log import StepLog
@@ -204,6 +206,9 @@ class Trainer:
             stop_on_signal(self._request_stop),
         ):
             with together():
+                if self.lock is not None:
+                    self.lock.acquire()  # an earlier call released it
+                    stack.callback(self.lock.release)
                 stack.enter_context(self.watch.watching(self.state, self.images))
             if self.validation is not None and self.validation.lacks(self.state.images_seen):
                 self._validate()  # the run was killed between its checkpoint and this
@@ -223,10 +228,7 @@ class Trainer:
                     self._save()  # last, so that a run killed before repeats all of the above
                 if self.stopped_early:
                     break
-            stage = self._finish()
-        if self.lock is not None:
-            self.lock.release()
-        return stage
+            return self._finish()
 
     @property
     def stopped_early(self) -> bool:
@@ -306,7 +308,7 @@ class Trainer:
             stage = self.averaged.filled(average.values)
             with together():
                 if self.accelerator.is_main_process:
-                    stage.save_pretrained(folder, dtype=torch.float16)
+                    _save_stage(stage, folder, dtype=torch.float16)
 
     def _save(self) -> None:
         save_checkpoint(
@@ -329,7 +331,7 @@ class Trainer:
         with together():
             if self.accelerator.is_main_process:
                 self.objective.finish(stage, self.images)
-                stage.save_pretrained(self.out / "stage")
+                _save_stage(stage, self.out / "stage")
         share_contract(self.accelerator, stage, before)
         return self.averaged.trainable()
 
@@ -339,3 +341,9 @@ class Trainer:
         if not before and self.accelerator.is_main_process:
             logger.info("stopping after this step, with a checkpoint.")
         return before
+
+
+def _save_stage(stage: Stage, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write a stage into the folder of the run, where no link is followed."""
+    with atomic_folder(folder, owned=stage_entries()) as temporary:
+        stage.write(temporary, dtype=dtype)

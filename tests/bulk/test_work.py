@@ -69,6 +69,30 @@ def test_variants_of_upscaling_are_the_results_of_each_seed_and_a_sheet(photos, 
     assert Path("out/a-seed6.jpg").read_bytes() == Path("single/a.jpg").read_bytes()
 
 
+def test_a_sheet_of_variants_that_is_somebody_else_s_is_named_before_the_work(copying, photos):
+    (photos.parent / "out").mkdir()
+    Path("out/b-variants.png").write_bytes(b"mine")
+    with pytest.raises(CascadeError, match=r"b-variants\.png already exists and is not a sheet"):
+        copying(photos, seeds=2).run()
+    assert tree() == ["b-variants.png"]
+
+
+def test_a_sheet_of_variants_that_fails_is_one_failure_and_the_others_are_written(copying, photos):
+    def block(pictures, seeds, progress):
+        if not Path("out/a-variants.png").exists():  # somebody writes it while the work goes on
+            Path("out/a-variants.png").write_bytes(b"mine")
+        return list(pictures)
+
+    bulk = copying(photos, seeds=2, make=block)
+    bulk.run()
+    outcome = bulk.outcome()
+    assert [name for name, _ in outcome.failed] == ["a-variants.png"]
+    assert outcome.failed[0][1].startswith("out/a-variants.png already exists and is not a sheet")
+    assert (outcome.new, outcome.exit_code) == (10, 1)
+    assert len([name for name in tree() if name.endswith("-variants.png")]) == 5
+    assert Path("out/a-variants.png").read_bytes() == b"mine"
+
+
 def test_every_result_equals_that_of_the_python_api(upscale, upscaler, photos):
     (photos / "notes.txt").write_text("no picture")
     done = upscale(photos, "--seed", 3, "--steps", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -26,6 +27,16 @@ def separately(*arguments: str, before: str = "", after: str = "") -> subprocess
         timeout=120,
         stdin=subprocess.DEVNULL,
     )
+
+
+def test_names_that_the_encoding_of_the_output_lacks_are_escaped(pictures, tmp_path):
+    shutil.copy(pictures / "red" / "0.png", tmp_path / "日本.png")
+    done = separately(
+        *("inspect", str(tmp_path / "日本.png")),
+        before="sys.stdout.reconfigure(encoding='cp1252', errors='strict')",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"\u65e5\u672c.png" in done.stdout
 
 
 # ---- help ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cascade.pipeline import CascadePipeline
+from cascade.recipe.finding import find_recipe
 from cascade.stage_kinds import load_stage
 
 
@@ -206,6 +207,22 @@ def test_a_chained_folder_is_overwritten_only_if_allowed_and_other_things_never(
     assert names(tmp_path / "photos") == ["1.jpg"]
 
 
+def test_chaining_beside_its_recipe_takes_nothing_of_the_user_away(command, trained, tmp_path):
+    stages = ["--stage", f"base={trained.base}", "--stage", f"upsampler={trained.upsampler}"]
+    recipe = tmp_path / "mine" / "pipeline.yaml"
+    recipe.parent.mkdir()
+    recipe.write_text(find_recipe("tiny-32", "pipelines").read_text())
+    (tmp_path / "mine" / "README.md").write_text("mine")
+    done = command("chain", recipe, *stages, "-o", tmp_path / "mine")
+    assert done.code == 1
+    assert "mine holds other things, such as README.md, which would be lost" in done.err
+    assert names(tmp_path / "mine") == ["README.md", "pipeline.yaml"]
+    (tmp_path / "mine" / "README.md").unlink()
+    text = recipe.read_text()
+    assert command("chain", recipe, *stages, "-o", tmp_path / "mine").code == 0
+    assert recipe.read_text() == text
+
+
 # ---- ema ----------------------------------------------------------------------------------------
 
 
@@ -219,6 +236,16 @@ def test_an_average_of_another_width_is_a_stage_that_chains(command, pictures, t
     done = command("ema", run, "--width", 0.2)
     assert done.code == 0
     assert done.out == f"wrote the stage to {run / 'stage-0.200'}\n"
+    assert command("ema", run, "--width", 0.2).code == 0  # a folder of its own name
+    copy = shutil.copytree(trained.base / "stage", tmp_path / "copy")
+    before = load_stage(copy).state_dict()
+    refused = command("ema", run, "--width", 0.1, "-o", copy)
+    assert refused.code == 1
+    assert "copy holds a stage already; choose another folder, or --overwrite." in refused.err
+    assert all(value.equal(before[name]) for name, value in load_stage(copy).state_dict().items())
+    assert command("ema", run, "--width", 0.1, "-o", copy, "--overwrite").code == 0
+    replaced = load_stage(copy).state_dict()
+    assert not all(value.equal(before[name]) for name, value in replaced.items())
     stages = ["-s", f"base={run / 'stage-0.200'}", "-s", f"upsampler={trained.upsampler}"]
     assert command("chain", "tiny-32", *stages, "-o", tmp_path / "chained").code == 0
 

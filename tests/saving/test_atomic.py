@@ -133,6 +133,40 @@ def test_other_people_s_folders_and_files_are_never_replaced(tmp_path):
     assert names(tmp_path) == ["letter", "photos"]
 
 
+def test_a_link_stays_and_its_folder_is_replaced_only_where_links_are_followed(tmp_path):
+    (tmp_path / "far").mkdir()
+    replace_folder(tmp_path / "far" / "a")
+    link, inner = tmp_path / "link", tmp_path / "inner"
+    for each in (link, inner):
+        each.symlink_to(tmp_path / "far" / "a", target_is_directory=True)
+    with atomic_folder(link, owned=["mark"], follow=True) as temporary:
+        (temporary / "mark").write_text("newer")
+    assert link.is_symlink()
+    assert content(tmp_path / "far" / "a") == content(link) == {"mark": "newer"}
+    (tmp_path / "far" / "a" / "letter").write_text("x")
+    with (
+        pytest.raises(OutputError, match="holds other things, such as letter"),
+        atomic_folder(link, owned=["mark"], follow=True),
+    ):
+        pass
+    (tmp_path / "far" / "a" / "letter").unlink()
+    replace_folder(inner)
+    assert not inner.is_symlink()
+    assert content(inner) == {"mark": "new"}
+    assert content(tmp_path / "far" / "a") == {"mark": "newer"}
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_link_to_nothing_is_refused(tmp_path, follow):
+    (tmp_path / "link").symlink_to(tmp_path / "no")
+    with (
+        pytest.raises(OutputError, match="link is a link to nothing; make the folder, or remove"),
+        atomic_folder(tmp_path / "link", owned=[], follow=follow),
+    ):
+        pass
+    assert names(tmp_path) == ["link"]
+
+
 def test_an_empty_folder_is_filled(tmp_path):
     (tmp_path / "a").mkdir()
     replace_folder(tmp_path / "a")

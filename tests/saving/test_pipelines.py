@@ -162,6 +162,25 @@ def test_a_folder_with_other_things_and_a_file_are_refused(pipeline, tmp_path):
     assert sorted(files(tmp_path)) == ["file", "photos/1.jpg"]
 
 
+def test_only_what_a_saved_pipeline_consists_of_is_replaced(pipeline, tmp_path):
+    for name in ("README.md", "stages/mybase.yaml", "base/notes.txt", "pipeline.yaml"):
+        own = tmp_path / name.replace("/", "-") / "own"
+        (own / name).parent.mkdir(parents=True)
+        (own / name).write_text("mine")
+        for model in (pipeline, pipeline.stages):
+            with pytest.raises(OutputError, match="own holds other things, such as"):
+                model.save_pretrained(own)
+        assert files(own) == {name: b"mine"}
+    pipeline.save_pretrained(tmp_path / "a")
+    pipeline.stages.save_pretrained(tmp_path / "b")
+    for folder in (tmp_path / "a" / "stages", tmp_path / "b"):
+        (folder / "mybase.yaml").write_text("mine")
+    with pytest.raises(OutputError, match=r"such as stages/mybase\.yaml, which would be lost"):
+        pipeline.save_pretrained(tmp_path / "a")
+    with pytest.raises(OutputError, match=r"such as mybase\.yaml, which would be lost"):
+        pipeline.stages.save_pretrained(tmp_path / "b")
+
+
 def test_pickles_and_unknown_arguments_are_refused(pipeline, tmp_path):
     with pytest.raises(WeightsError, match="safetensors only"):
         pipeline.save_pretrained(tmp_path / "a", safe_serialization=False)

@@ -298,3 +298,11 @@ def test_a_sampler_without_a_name_is_refused(base_stage, tmp_path):
     with pytest.raises(WeightsError, match="sampler Mine has no name in the table of samplers"):
         stage.save_pretrained(tmp_path / "stage")
     assert not (tmp_path / "stage").exists()
+
+
+def test_a_stage_is_saved_where_a_link_leads(base_stage, tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far", target_is_directory=True)
+    base_stage.save_pretrained(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "far" / "stage.json").is_file()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +18,7 @@ import pytest
 
 from cascade.cli.progress import TrainingProgress
 from cascade.training.checkpoint import checkpoints
-from cascade.training.run_folder import RunLock
+from cascade.training.run_lock import RunLock
 
 IMAGES = 448
 BATCH_SIZE = 16
@@ -290,13 +290,14 @@ def test_a_checkpoint_of_another_format_is_refused_in_one_line(server, pictures,
 
 
 def test_two_processes_do_not_train_in_one_folder(server, pictures, begun, tmp_path):
+    lock = RunLock(begun)
     (begun / "checkpoints" / ".000000000128.x.tmp").mkdir()
-    with open(begun / ".lock", "a+") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)  # as a run that is under way
-        assert server.run([*command_line(pictures), begun], tmp_path / "said") == [1]
-        [line] = errors(tmp_path / "said")
-        assert line.startswith(f"cascade: another process is training in {begun} (process ")
-        assert leftovers(begun) == [".000000000128.x.tmp"]  # it may be writing
+    assert server.run([*command_line(pictures), begun], tmp_path / "said") == [1]
+    [line] = errors(tmp_path / "said")
+    owner = f"process {os.getpid()} on {socket.gethostname()}"
+    assert line.startswith(f"cascade: another process is training in {begun} ({owner}); stop it")
+    assert leftovers(begun) == [".000000000128.x.tmp"]  # it may be writing
+    lock.release()
 
 
 def test_what_killed_writers_left_is_removed_or_put_back(begun):

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from cascade.errors import CascadeError, OutputError
+from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.stage_kinds import load_stage
 from cascade.training import step_log
@@ -178,6 +179,23 @@ def test_a_folder_with_other_things_is_refused_but_for_files_such_as_logs(
     make_trainer(tmp_path / "empty", f"data.path={data}")
     with pytest.raises(OutputError, match=r"holds other things, such as data, and no run"):
         make_trainer(tmp_path, f"data.path={data / 'red'}", "condition.labels=null")
+
+
+def test_a_recipe_in_the_folder_of_no_run_is_not_replaced(command, pictures, tmp_path):
+    own = tmp_path / "own" / "recipe.yaml"
+    own.parent.mkdir()
+    own.write_text(f"# mine\n{find_recipe('tiny-16', 'stages').read_text()}")
+    text = own.read_text()
+    values = [f"data.path={pictures}", "train.images=16", "train.batch_size=16", "network.depth=1"]
+    done = command("train", own, *values, "--out", own.parent)
+    assert done.code == 1
+    assert "own holds other things, such as recipe.yaml, and no run; use another" in done.err
+    assert own.read_text() == text
+    assert [path.name for path in own.parent.iterdir()] == ["recipe.yaml"]
+    run = tmp_path / "run"
+    assert command("train", own, *values, "--out", run).code == 0
+    assert command("train", run / "recipe.yaml", "train.images=32", "--out", run).code == 0
+    assert load_stage_recipe(run / "recipe.yaml").train.images == 32
 
 
 # ---- progress -----------------------------------------------------------------------------------
