@@ -141,7 +141,7 @@ def test_pipelines_that_do_not_upscale_are_refused(base_stage, colouriser, file)
     generator = CascadePipeline.from_stages({"base": base_stage})
     assert "leave them out" in refusal(ContractError, [file], generator)
     colours = CascadePipeline.from_stages({"colouriser": colouriser})
-    assert "this one colours" in refusal(ContractError, [file], colours)
+    assert "this one colourises" in refusal(ContractError, [file], colours)
 
 
 def test_files_without_an_upscaler_are_refused(doubling, tmp_path):

@@ -35,4 +35,4 @@ def test_low_res_error_takes_the_antialiased_kernel():
     truth = images(1, 64)
     antialiased = resize(truth, (16, 16), "bicubic")
     assert low_res_error(truth, antialiased).item() < 1e-6
-    assert low_res_error(truth, resize(truth, (16, 16), "nearest")).item() > 100
+    assert low_res_error(truth, truth[..., ::4, ::4]).item() > 100
