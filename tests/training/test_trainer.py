@@ -17,7 +17,7 @@ from cascade.resizing import quantise
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 from cascade.training import step_log
-from cascade.training import trainer as trainer_module
+from cascade.training import steps as steps_module
 from cascade.training.checkpoint import checkpoints
 from cascade.training.objectives.denoising import Denoising
 from cascade.training.objectives.table import OBJECTIVES
@@ -370,7 +370,7 @@ def test_accumulated_gradients_are_those_of_one_batch(
         gradients.append([parameter.grad.clone() for parameter in parameters])
         return 0.0
 
-    monkeypatch.setattr(trainer_module, "clip_gradients", keep)
+    monkeypatch.setattr(steps_module, "clip_gradients", keep)
     for steps in (1, accumulation):
         trainer = make_trainer(tmp_path / str(steps), f"train.accumulation_steps={steps}")
         trainer._step(next(trainer._batches()))
