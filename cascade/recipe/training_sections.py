@@ -61,8 +61,8 @@ class TrainSection(Section):
         sample_every_images: interval of sample sheets and meters; 0 for none.
         sample_count: images on a sheet.
         validate_every_images: interval of measurements on `data.validation`, if there are any; 0
-            for none. None is a tenth of `images`, at most 50,000, but at least 16 times as many as
-            are measured, so that training takes most of the time.
+            for none. None is a tenth of `images`; without patience at least 16 times as many as are
+            measured, so that training takes most of the time; and at most 50,000.
         validate_count: most validation images that are measured, and training images beside them;
             the same ones every time.
         patience: measurements without a lower validation loss after which the run ends; 0 to go on.

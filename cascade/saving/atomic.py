@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from cascade.errors import OutputError
 
 LONGEST_NAME_BYTES = 255  # of a file, on nearly all file systems
+LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # of systems, in any folder
 LONGEST_LABEL_BYTES = 200  # leaves room for a process id and an ending
 
 
@@ -205,7 +206,7 @@ def _stranger(folder: Path, owned: Collection[str], place: str = "") -> str | No
     """
     for entry in sorted(folder.iterdir()):
         name = f"{place}{entry.name}"
-        if name in owned:
+        if name in owned or entry.name in LITTER:
             continue
         is_partly_owned = entry.is_dir() and any(each.startswith(f"{name}/") for each in owned)
         stranger = _stranger(entry, owned, f"{name}/") if is_partly_owned else name

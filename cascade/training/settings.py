@@ -49,8 +49,8 @@ class TrainingSettings:
             read too; 0 for no grids.
         sample_count: number of samples in a grid.
         validate_every_images: number of images between measurements of the validation loss, if
-            there are validation images; 0 for none, None for a tenth of `images`, but at most
-            50,000 and at least 16 times as many as are measured.
+            there are validation images; 0 for none, None for a tenth of `images`, without
+            patience at least 16 times as many as are measured, and at most 50,000.
         validate_count: number of validation images that are measured, and of training images beside
             them, at least 1; the same ones every time.
         patience: number of measurements without a lower validation loss after which the run ends; 0

@@ -282,7 +282,10 @@ def interval_images(settings: TrainingSettings, measured: int) -> int:
     """Number of training images between measurements of `measured` images; 0 for none."""
     if settings.validate_every_images is not None:
         return settings.validate_every_images
-    share = max(settings.images // MEASUREMENTS, SHORTEST_INTERVAL * measured)
+    share = max(1, settings.images // MEASUREMENTS)
+    if settings.patience == 0:  # else the run's end depends on the measurements
+        draws = measured * math.ceil(FEWEST_DRAWS / measured)
+        share = max(share, SHORTEST_INTERVAL * draws)
     return min(LONGEST_INTERVAL_IMAGES, share)
 
 

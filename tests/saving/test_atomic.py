@@ -269,3 +269,12 @@ def test_leftovers_of_long_names_are_found_and_folders_get_their_names_back(
     assert names(tmp_path / "other") == []
     assert names(tmp_path) == sorted([name, "other"])
     assert content(tmp_path / name) == {"mark": "old"}
+
+
+def test_files_that_systems_put_into_every_folder_are_nobody_s_work(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / ".DS_Store").write_bytes(b"")
+    with atomic_folder(folder, owned=["a"]) as temporary:
+        (temporary / "a").write_text("new")
+    assert [each.name for each in folder.iterdir()] == ["a"]

@@ -494,12 +494,13 @@ def test_another_path_leaves_out_the_recipe_s_own_validation_images(tmp_path):
 @pytest.mark.parametrize(
     ("values", "measured", "interval"),
     [
-        ({"images": 20_000}, 20, 2_000),
+        ({"images": 20_000}, 100, 2_000),
+        ({"images": 20_000, "patience": 3}, 256, 2_000),
         ({"images": 20_000}, 256, 4_096),
         ({"images": 600}, 256, 4_096),  # at the end alone
         ({"images": 5_000_000}, 256, 50_000),
         ({"images": 20_000}, 10_000, 50_000),
-        ({"images": 4}, 1, 16),
+        ({"images": 4}, 1, 128),  # few images are measured several times; here 8 draws, not 64
         ({"images": 100, "validate_every_images": 0}, 256, 0),
         ({"images": 100, "validate_every_images": 7}, 256, 7),
     ],

@@ -14,6 +14,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from cascade.devices import is_out_of_memory
 from cascade.diffusion.noise import NoiseSource
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import LARGEST_BETA
@@ -193,15 +194,17 @@ class DiffusersSampler(Sampler):
             ContractError: if it draws noise, which has a temperature only in samplers of our own,
                 or if it fails, as its arithmetic may in float32.
         """
-        name, place = type(self.scheduler).__name__, f"{index + 1} of {len(self.timesteps)}"
+        name, total = type(self.scheduler).__name__, len(self.scheduler.timesteps)
         takes_generator = "generator" in _parameters(self.scheduler.step)
         extra = {"generator": noise.generators} if takes_generator else {}
         before = noise.generators[0].get_state()
         try:
             moved = self.scheduler.step(v, self.scheduler.timesteps[index], state, **extra)
         except Exception as error:  # schedulers raise many kinds
+            if is_out_of_memory(error):
+                raise
             raise ContractError(
-                f"diffusers' {name} failed in step {place} ({type(error).__name__}: "
+                f"diffusers' {name} failed in step {index + 1} of {total} ({type(error).__name__}: "
                 f"{first_line(error)}); use another number of steps, or another sampler."
             ) from error
         is_drawn = not before.equal(noise.generators[0].get_state())
@@ -213,7 +216,8 @@ class DiffusersSampler(Sampler):
         is_lost = not torch.isfinite(moved.prev_sample).all()  # ancestral ones take roots near zero
         if is_lost and torch.isfinite(v).all():
             raise ContractError(
-                f"{name} computed NaN in step {place}; use another number of steps, or ddpm."
+                f"{name} computed NaN in step {index + 1} of {total}; use another number of steps, "
+                "or ddpm."
             )
         return moved.prev_sample
 

@@ -265,3 +265,25 @@ def test_a_scheduler_that_fails_in_a_step_is_one_line(process):
     )
     with pytest.raises(ContractError, match=words):
         sampler.step(state, state, 1, SeededNoise([0]))
+
+
+def test_memory_that_runs_out_in_a_step_is_not_the_scheduler_s_fault(process):
+    """Smaller tiles are tried then."""
+    sampler = make_sampler("unipc", process, 3)
+
+    def step(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    sampler.scheduler.step = step
+    state = torch.zeros(1, 3, 2, 2)
+    with pytest.raises(torch.OutOfMemoryError):
+        sampler.step(state, state, 1, SeededNoise([0]))
+
+
+def test_contrast_may_be_low_where_a_conditioning_image_gives_it():
+    config = {"use_karras_sigmas": True}
+    schedule = NoiseSchedule("cosine", shift=4.0)
+    upsampler = NoiseProcess(schedule, prediction="x0", residual_std=0.1)
+    assert make_sampler("dpmsolver++", upsampler, 4, config=config).timesteps
+    with pytest.raises(ContractError, match="of their contrast in 4 steps"):
+        make_sampler("dpmsolver++", NoiseProcess(schedule, prediction="x0"), 4, config=config)
