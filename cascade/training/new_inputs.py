@@ -8,7 +8,7 @@ Shapes: O output channels, C input channels, K height and width of a kernel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from cascade.errors import WeightsError
 from cascade.networks.backbone_network import BackboneNetwork
 
 PARTS = "network.embedding.parts."
+TOKENS = "network.tokens.parts."
 # The layers between the sum of the vectors and the network, and the last of each.
 PROJECTIONS = {
     "network.backbone.class_embedding.": "network.backbone.class_embedding.linear_2.",
@@ -44,7 +45,16 @@ def new_vectors(stage: DiffusionStage, trained: DiffusionStage) -> dict[str, Wei
     names = stage.contract.slots.keys() - trained.contract.slots.keys()
     parts = {name: _part(own, f"{PARTS}{name}.", silent=not projection) for name in names}
     found = {f"vector of {name}": weights for name, weights in sorted(parts.items()) if weights}
+    found |= _new_tokens(own, source, names)
     return {"projection of vectors": projection, **found} if projection else found
+
+
+def _new_tokens(own: Weights, source: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Weights]:
+    """The projections of tokens that only the new stage has, where the trained one has others."""
+    if not any(name.startswith(TOKENS) for name in source):
+        return {}
+    parts = {name: [each for each in own if each.startswith(f"{TOKENS}{name}.")] for name in names}
+    return {f"tokens of {name}": {e: own[e] for e in each} for name, each in parts.items() if each}
 
 
 def _part(own: Mapping[str, Tensor], start: str, *, silent: bool) -> Weights:
