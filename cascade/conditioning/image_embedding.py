@@ -36,6 +36,7 @@ from cascade.vision.encoders import (
 )
 
 TOWER = "vision"  # folder of the encoder in that of a stage
+SPREAD = 4  # tokens for an embedding, as in the paper; of one token, all pixels would get the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ class ImageEmbedding(Condition):
         return f"{self.encoder}, weights {self.sha256[:12]}"
 
     def slots(self, space: Space) -> Slots:
-        return Slots(vector=Dense(self.width), tokens=self.width)
+        return Slots(vector=Dense(self.width), tokens=self.width, spread=SPREAD)
 
     def image_space(self, space: Space) -> Space:
         return self.encoded_space

@@ -49,12 +49,22 @@ def new_vectors(stage: DiffusionStage, trained: DiffusionStage) -> dict[str, Wei
     return {"projection of vectors": projection, **found} if projection else found
 
 
-def _new_tokens(own: Weights, source: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Weights]:
-    """The projections of tokens that only the new stage has, where the trained one has others."""
+def _new_tokens(
+    own: Mapping[str, Tensor], source: Mapping[str, Tensor], names: Collection[str]
+) -> dict[str, Weights]:
+    """The projections of tokens that only the new stage has, where the trained one has others.
+
+    They begin with random values: the cross-attention behind them is trained already, and would
+    not begin to read a token that is zero.
+    """
     if not any(name.startswith(TOKENS) for name in source):
         return {}
-    parts = {name: [each for each in own if each.startswith(f"{TOKENS}{name}.")] for name in names}
-    return {f"tokens of {name}": {e: own[e] for e in each} for name, each in parts.items() if each}
+    starts = {name: f"{TOKENS}{name}." for name in sorted(names)}
+    parts = {
+        name: {each: own[each] for each in own if each.startswith(start)}
+        for name, start in starts.items()
+    }
+    return {f"tokens of {name}": weights for name, weights in parts.items() if weights}
 
 
 def _part(own: Mapping[str, Tensor], start: str, *, silent: bool) -> Weights:
