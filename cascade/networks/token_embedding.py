@@ -25,8 +25,8 @@ class TokenEmbedding(Component):
     Args:
         widths: width of each condition's tokens, by its name.
         dim: width D of the projected tokens.
-        spread: number S of projected tokens for each token of a condition, by its name, as unCLIP
-            has four for an image embedding (Ramesh et al. 2022, arXiv 2204.06125); 1 for the others.
+        spread: number S of projected tokens for each token of a condition, by its name; 1 for the
+            others. unCLIP makes four of an image embedding (Ramesh et al. 2022, arXiv 2204.06125).
     """
 
     @keeps_config

@@ -1,7 +1,7 @@
-"""Weights for conditions and a gate that only a new stage has: they change nothing yet.
+"""Weights for conditions and a gate that only a new stage has.
 
 What they add is zero until they are trained, so that the new stage begins with the outputs of the
-trained one.
+trained one. The exception are new tokens for cross-attention that is trained already.
 
 Shapes: O output channels, C input channels, K height and width of a kernel.
 """
