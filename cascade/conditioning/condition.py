@@ -67,11 +67,13 @@ class Slots:
         channels: number of channels concatenated to the noisy image; 0 for none.
         vector: the vector that is embedded and added to the time embedding; None for none.
         tokens: width of the tokens that the network attends to; 0 for none.
+        spread: number of tokens that the network makes of each of them.
     """
 
     channels: int = 0
     vector: VectorSlot | None = None
     tokens: int = 0
+    spread: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from cascade.arguments import shown
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.condition import Condition, Dense, Slots, Vocabulary
 from cascade.conditioning.inputs import Inputs, Request
-from cascade.conditioning.signals import Signals
+from cascade.conditioning.signals import Signals, TokenSignal
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.reporting.words import counted
@@ -36,6 +36,7 @@ from cascade.vision.encoders import (
 )
 
 TOWER = "vision"  # folder of the encoder in that of a stage
+SPREAD = 4  # tokens for an embedding, as in the paper; of one token, all pixels would get the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ class ImageEmbedding(Condition):
         return f"{self.encoder}, weights {self.sha256[:12]}"
 
     def slots(self, space: Space) -> Slots:
-        return Slots(vector=Dense(self.width))
+        return Slots(vector=Dense(self.width), tokens=self.width, spread=SPREAD)
 
     def image_space(self, space: Space) -> Space:
         return self.encoded_space
@@ -140,7 +141,9 @@ class ImageEmbedding(Condition):
         return self._signals(values.to(request.device))
 
     def absent(self, signals: Signals) -> Signals:
-        return Signals(vectors={self.name: torch.zeros_like(signals.vectors[self.name])})
+        vector, token = signals.vectors[self.name], signals.tokens[self.name]
+        nothing = TokenSignal(torch.zeros_like(token.tokens), torch.zeros_like(token.mask))
+        return Signals(vectors={self.name: torch.zeros_like(vector)}, tokens={self.name: nothing})
 
     def completed(self, value: Any, seeds: Sequence[int], *, draw: bool) -> Tensor | None:
         """The embeddings (B, E, 1, 1) of images (1 or B, 3, h, w), or embeddings of that shape."""
@@ -191,4 +194,7 @@ class ImageEmbedding(Condition):
         return check_embeddings(values, self.encoder_facts)
 
     def _signals(self, embeddings: Tensor) -> Signals:
-        return Signals(vectors={self.name: embeddings.flatten(1)})  # (B, E)
+        vectors = embeddings.flatten(1)  # (B, E)
+        mask = torch.ones(len(vectors), 1, dtype=torch.bool, device=vectors.device)
+        token = TokenSignal(vectors[:, None], mask)  # (B, 1, E)
+        return Signals(vectors={self.name: vectors}, tokens={self.name: token})

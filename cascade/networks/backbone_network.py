@@ -304,6 +304,11 @@ def _check_tokens(slots: Mapping[str, Slots], tokens: TokenEmbedding | None) -> 
                 f"condition {name!r} has tokens of width {ours.get(name)} in the contract and "
                 f"{theirs.get(name)} in the network."
             )
+        if tokens is not None and tokens.spread[name] != slots[name].spread:
+            raise ContractError(
+                f"each token of condition {name!r} becomes {slots[name].spread} in the contract "
+                f"and {tokens.spread[name]} in the network."
+            )
 
 
 def _is_cross_attention(module: nn.Module) -> bool:

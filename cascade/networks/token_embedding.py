@@ -1,7 +1,7 @@
 """One sequence of tokens for cross-attention, from the tokens of all conditions.
 
-Shapes: B batch, N tokens of a condition, M tokens of all of them, D width of a token in the
-network.
+Shapes: B batch, N tokens of a condition, S tokens that each of them becomes, M tokens of all
+conditions, D width of a token in the network.
 """
 
 from __future__ import annotations
@@ -25,16 +25,22 @@ class TokenEmbedding(Component):
     Args:
         widths: width of each condition's tokens, by its name.
         dim: width D of the projected tokens.
+        spread: number S of projected tokens for each token of a condition, by its name; 1 for the
+            others. unCLIP makes four of an image embedding (Ramesh et al. 2022, arXiv 2204.06125).
     """
 
     @keeps_config
-    def __init__(self, *, widths: Mapping[str, int], dim: int = 256) -> None:
+    def __init__(
+        self, *, widths: Mapping[str, int], dim: int = 256, spread: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__()
+        self.spread = {name: (spread or {}).get(name, 1) for name in widths}
         self.null = nn.Parameter(0.5 * torch.randn(1, 1, dim))
         self.parts = nn.ModuleDict(
             {
                 name: nn.Sequential(
-                    nn.RMSNorm(width, eps=1e-6, elementwise_affine=False), nn.Linear(width, dim)
+                    nn.RMSNorm(width, eps=1e-6, elementwise_affine=False),
+                    nn.Linear(width, self.spread[name] * dim),
                 )
                 for name, width in widths.items()
             }
@@ -49,18 +55,21 @@ class TokenEmbedding(Component):
         Returns:
             Tokens (B, 1 + M, D), and a mask (B, 1 + M) bool that is False for padding.
         """
-        own = [(self.parts[name], tokens[name]) for name in self.config["widths"]]
+        own = [(self.parts[name], tokens[name], count) for name, count in self.spread.items()]
         # Padding may hold anything; zeros keep even NaN out of the products and their gradients.
         embedded = [
             part(torch.where(each.mask[..., None], each.tokens, 0).to(self.dtype))
-            for part, each in own
+            .unflatten(-1, (count, -1))
+            .flatten(1, 2)  # (B, N S, D)
+            for part, each, count in own
         ]
+        masks = [each.mask.repeat_interleave(count, dim=1) for _, each, count in own]
         count = embedded[0].shape[0]
         null = self.null.to(embedded[0].dtype).expand(count, -1, -1)
         mask = torch.ones(count, 1, dtype=torch.bool, device=null.device)
         return (
             torch.cat([null, *embedded], dim=1),
-            torch.cat([mask, *(each.mask for _, each in own)], dim=1),
+            torch.cat([mask, *masks], dim=1),
         )
 
 
@@ -69,7 +78,15 @@ def token_widths(slots: Mapping[str, Slots]) -> dict[str, int]:
     return {name: each.tokens for name, each in slots.items() if each.tokens}
 
 
+def token_spread(slots: Mapping[str, Slots]) -> dict[str, int]:
+    """The argument `spread` of an embedding for the slots of a stage's conditions."""
+    return {name: each.spread for name, each in slots.items() if each.tokens and each.spread > 1}
+
+
 def token_embedding_for(slots: Mapping[str, Slots], dim: int) -> TokenEmbedding | None:
     """Make a new embedding of width `dim`; None if no condition has tokens."""
-    widths = token_widths(slots)
-    return TokenEmbedding(widths=widths, dim=dim) if widths else None
+    widths, spread = token_widths(slots), token_spread(slots)
+    if not widths:
+        return None
+    options = {"spread": spread} if spread else {}
+    return TokenEmbedding(widths=widths, dim=dim, **options)

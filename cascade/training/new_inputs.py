@@ -1,14 +1,14 @@
-"""Weights for conditions and a gate that only a new stage has: they change nothing yet.
+"""Weights for conditions and a gate that only a new stage has.
 
 What they add is zero until they are trained, so that the new stage begins with the outputs of the
-trained one.
+trained one. The exception are new tokens for cross-attention that is trained already.
 
 Shapes: O output channels, C input channels, K height and width of a kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from cascade.errors import WeightsError
 from cascade.networks.backbone_network import BackboneNetwork
 
 PARTS = "network.embedding.parts."
+TOKENS = "network.tokens.parts."
 # The layers between the sum of the vectors and the network, and the last of each.
 PROJECTIONS = {
     "network.backbone.class_embedding.": "network.backbone.class_embedding.linear_2.",
@@ -44,7 +45,26 @@ def new_vectors(stage: DiffusionStage, trained: DiffusionStage) -> dict[str, Wei
     names = stage.contract.slots.keys() - trained.contract.slots.keys()
     parts = {name: _part(own, f"{PARTS}{name}.", silent=not projection) for name in names}
     found = {f"vector of {name}": weights for name, weights in sorted(parts.items()) if weights}
+    found |= _new_tokens(own, source, names)
     return {"projection of vectors": projection, **found} if projection else found
+
+
+def _new_tokens(
+    own: Mapping[str, Tensor], source: Mapping[str, Tensor], names: Collection[str]
+) -> dict[str, Weights]:
+    """The projections of tokens that only the new stage has, where the trained one has others.
+
+    They begin with random values: the cross-attention behind them is trained already, and would
+    not begin to read a token that is zero.
+    """
+    if not any(name.startswith(TOKENS) for name in source):
+        return {}
+    starts = {name: f"{TOKENS}{name}." for name in sorted(names)}
+    parts = {
+        name: {each: own[each] for each in own if each.startswith(start)}
+        for name, start in starts.items()
+    }
+    return {f"tokens of {name}": weights for name, weights in parts.items() if weights}
 
 
 def _part(own: Mapping[str, Tensor], start: str, *, silent: bool) -> Weights:

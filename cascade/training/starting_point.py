@@ -54,7 +54,8 @@ def start_from(stage: Stage, trained: Stage) -> StartingPoint:
     The networks must be the same. Sizes in pixels, the probabilities of conditions and the names of
     classes may differ: a class keeps its embedding if the trained stage has a class of the same
     field and name; the embeddings of other classes start anew. The new stage may have more
-    conditions: until their weights are trained, the outputs are those of the trained stage.
+    conditions: until their weights are trained, the outputs are those of the trained stage, unless
+    cross-attention that it has already reads the tokens of a new condition.
 
     Args:
         stage: the new stage; its weights are replaced.

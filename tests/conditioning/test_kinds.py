@@ -226,8 +226,9 @@ def assert_fits_slots(condition: Condition, signals: Signals, count: int) -> Non
         assert tuple(each.shape) == shapes[type(slots.vector)]
     assert list(signals.tokens) == ([condition.name] if slots.tokens else [])
     for each in signals.tokens.values():
-        assert each.tokens.shape == (count, 12, slots.tokens)
-        assert each.mask.shape == (count, 12)
+        length = 12 if condition.takes_text else 1
+        assert each.tokens.shape == (count, length, slots.tokens)
+        assert each.mask.shape == (count, length)
 
 
 @each_kind

@@ -9,7 +9,7 @@ import torch
 
 from cascade.conditioning.condition import Classes, Dense, Slots
 from cascade.conditioning.signals import Signals, TokenSignal
-from cascade.errors import RecipeError
+from cascade.errors import ContractError, RecipeError
 from cascade.networks.backbone_network import NetworkShape
 from cascade.networks.backbones import StageUNet, build_network
 from cascade.saving.components import load_component, save_component
@@ -223,3 +223,34 @@ def test_the_last_block_of_a_transformer_attends_to_tokens(depth):
 def test_a_transformer_without_blocks_takes_no_tokens():
     with pytest.raises(RecipeError, match="tokens need at least one block"):
         build_network("transformer", SHAPE, TRANSFORMER | {"depth": 0})
+
+
+# ---- one vector as several tokens ---------------------------------------------------------------
+
+SPREAD = {"text": replace(TEXT["text"], spread=4)}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_token_may_become_several(name, x_t, fill_zeros, tmp_path):
+    network = fill_zeros(make_network(name, replace(SHAPE, slots=LABELS | SPREAD)))
+    signals = make_signals(lengths=(3, 1))
+    tokens, mask = network.tokens(signals.tokens)
+    assert tokens.shape == (2, 1 + 4 * 4, network.tokens.config["dim"])
+    assert mask.tolist() == [[True] * 13 + [False] * 4, [True] * 5 + [False] * 12]
+    first = tokens[0, 1:5]
+    assert torch.cdist(first, first)[~torch.eye(4, dtype=torch.bool)].min() > 0.1
+    output = network(x_t, T, signals)
+    assert_close(
+        network(x_t, T, make_signals(lengths=(3, 1), count=9, padding=float("nan"))), output
+    )
+    for part, each in network.components().items():
+        save_component(each, tmp_path / part)
+    classes = type(network).component_classes(network.config())
+    parts = {part: load_component(each, tmp_path / part) for part, each in classes.items()}
+    again = type(network).of_components(parts, network.config())
+    again.check(3, 3, LABELS | SPREAD)
+    assert again(x_t, T, signals).equal(output)
+    with pytest.raises(
+        ContractError, match="'text' becomes 1 in the contract and 4 in the network"
+    ):
+        again.check(3, 3, SHAPE.slots)

@@ -20,7 +20,7 @@ from cascade.errors import WeightsError
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.space import Space
-from cascade.stage import Stage
+from cascade.stage import Run, Stage
 from cascade.stage_kinds import load_stage
 from cascade.training.starting_point import start_from
 
@@ -101,16 +101,38 @@ def make_text_stage(kind: str, *conditions: Condition, **options) -> Stage:
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_stage_with_an_image_embedding_starts_from_one_without(kind, fill_zeros):
-    """Until it is trained, it draws what that stage draws."""
+    """Without an embedding it draws what that stage draws; what reads one begins anew."""
     trained = fill_zeros(make_text_stage(kind, LABELS, TEXT))
     embedding = ImageEmbedding(encoder="any", sha256="1" * 64, width=5)
     stage = make_text_stage(kind, LABELS, TEXT, embedding)
     start = start_from(stage, trained)
-    assert start.new == {"vector of image_embedding": 5 * 8 + 8}
+    tokens_width = stage.network.tokens.config["dim"]
+    assert start.new == {
+        "vector of image_embedding": 5 * 8 + 8,
+        "tokens of image_embedding": (5 + 1) * 4 * tokens_width,
+    }
     assert start.left_out == {}
-    vectors = torch.randn(2, 5, 1, 1)
-    ours = stage.eval().run(range(2), Inputs({"like": vectors}))
-    assert ours.equal(trained.eval().run(range(2)))
+    absent, given = (
+        stage.eval().run(
+            range(2),
+            Inputs({"like": torch.randn(2, 5, 1, 1)}),
+            run=Run(settings=stage.sampling.changed(guidance=guidance)),
+        )
+        for guidance in (0.0, 1.0)
+    )
+    torch.testing.assert_close(absent, trained.eval().run(range(2)))
+    assert not given.allclose(absent)  # the cross-attention, trained already, reads the new tokens
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_stage_without_tokens_gets_cross_attention_for_an_image_embedding(kind, fill_zeros):
+    trained = fill_zeros(make_text_stage(kind, LABELS))
+    embedding = ImageEmbedding(encoder="any", sha256="1" * 64, width=5)
+    stage = make_text_stage(kind, LABELS, embedding)
+    start = start_from(stage, trained)
+    assert {"cross-attention", "token embedding"} < start.new.keys()
+    given = stage.eval().run(range(2), Inputs({"like": torch.randn(2, 5, 1, 1)}))
+    assert given.equal(trained.eval().run(range(2)))
 
 
 def test_a_gated_stage_starts_from_one_without_a_gate(fill_zeros):
