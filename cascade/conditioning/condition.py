@@ -95,7 +95,7 @@ class Condition(ABC):
     is_optional: ClassVar[bool] = False  # whether the stage can do without the image that it takes
     takes_text: ClassVar[bool] = False  # whether it is free text, which an encoder reads
     has_dial: ClassVar[bool] = False  # whether `denoise` scales what it tells the network
-    files: ClassVar[tuple[str, ...]] = ()  # names of the files that `write_files` may write
+    files: ClassVar[tuple[str, ...]] = ()  # paths of the files that `write_files` may write
 
     drop: float = 0.0
 

@@ -34,6 +34,7 @@ from cascade.vision.encoders import (
     remember_folder,
     vision_encoder_of,
 )
+from cascade.vision.tower import FILES as TOWER_FILES
 
 TOWER = "vision"  # folder of the encoder in that of a stage
 SPREAD = 4  # tokens for an embedding, as in the paper; of one token, all pixels would get the same
@@ -71,7 +72,7 @@ class ImageEmbedding(Condition):
     name = "image_embedding"
     input_name = "like"
     recipe = ImageEmbeddingOptions
-    files = (TOWER,)
+    files = tuple(f"{TOWER}/{name}" for name in TOWER_FILES)
 
     encoder: str
     sha256: str
