@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.condition import Condition, Slots
+from cascade.conditioning.condition import Condition
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.kinds import read_conditions
+from cascade.conditioning.slots import Slots
 from cascade.errors import ContractError
 from cascade.sampling.settings import SamplingSettings
 from cascade.sampling.student import Student

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from cascade.devices import best_device, has_fast_bf16
-from cascade.extras import EXTRAS, install_command
+from cascade.extras import DEVELOPERS, EXTRAS, install_command
 from cascade.recipe.finding import list_recipes
 from cascade.reporting.words import counted
 from cascade.saving.chain_folder import saved_contracts
@@ -33,8 +33,13 @@ class Finding(NamedTuple):
     meaning: str
 
 
-def diagnose() -> list[Finding]:
-    """Inspect versions, device, precision, memory, extras and bundled weights."""
+def diagnose(*, developers: bool = True) -> list[Finding]:
+    """Inspect versions, device, precision, memory, extras and bundled weights.
+
+    Args:
+        developers: whether to list the extras that only developers of Cascade need, after those of
+            users.
+    """
     device = best_device()
     findings = [
         Finding("python", platform.python_version(), ""),
@@ -50,7 +55,7 @@ def diagnose() -> list[Finding]:
         enough = memory >= 4
         meaning = "enough for the bundled pipelines" if enough else "low: use a batch size of 1"
         findings.append(Finding("memory", f"{memory:.0f} GiB", meaning))
-    findings += [_extra(name) for name in EXTRAS]
+    findings += [_extra(name) for name in EXTRAS if developers or name not in DEVELOPERS]
     return [*findings, *_weights()]
 
 

@@ -55,6 +55,7 @@ EXTRAS: dict[str, Extra] = {
     "docs": Extra("builds the documentation site", ("mkdocs", "mkdocstrings")),
     "dev": Extra("runs the tests", ("pytest", "hypothesis")),
 }
+DEVELOPERS = ("datasets", "benchmarks", "peers", "engines", "docs", "dev")  # last of EXTRAS
 
 
 def install_command(extra: str) -> str:

@@ -253,8 +253,12 @@ class Stage(nn.Module, ABC):
         Args:
             folder: the stage's folder, which is replaced once the new one is complete.
             dtype: floating-point type of the written tensors; default: float32.
+
+        Raises:
+            OutputError: if the folder cannot be written, or holds anything but a saved stage.
         """
-        with atomic_folder(Path(folder), owned=stage_entries(), follow=True) as temporary:
+        folder = Path(folder)
+        with atomic_folder(folder, owned=stage_entries(folder), follow=True) as temporary:
             self.write(temporary, dtype=dtype)
 
     @classmethod

@@ -407,6 +407,7 @@ def test_a_saved_stage_loads_and_diffusers_reads_it(kind, tmp_path):
     stage = AutoencoderStage.build(Space(size_px=16), network=kind, network_options=options)
     stage = stage.scaled(0.25, 2.0).eval()
     stage.save_pretrained(tmp_path)
+    stage.save_pretrained(tmp_path)  # over the first one
     loaded = load_stage(tmp_path)
     assert isinstance(loaded, AutoencoderStage)
     assert loaded.contract == stage.contract

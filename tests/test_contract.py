@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.condition import Condition, Slots
+from cascade.conditioning.condition import Condition
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.faults.compression import Compression
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance
+from cascade.conditioning.slots import Slots
 from cascade.contract import Contract
 from cascade.errors import CascadeError, ContractError
 from cascade.resizing import resize

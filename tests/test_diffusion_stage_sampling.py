@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cascade.conditioning.condition import Condition, Slots
+from cascade.conditioning.condition import Condition
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
+from cascade.conditioning.slots import Slots
 from cascade.contract import Contract
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess

@@ -443,6 +443,7 @@ def test_embeddings_of_other_images_or_another_encoder_are_refused(
 
 def test_a_saved_chain_gives_the_same_pictures(toy, tmp_path):
     toy.save_pretrained(tmp_path / "toy")
+    toy.save_pretrained(tmp_path / "toy")  # over the first one
     contract = json.loads((tmp_path / "toy/stages/prior/stage.json").read_text())["contract"]
     assert contract["space"]["encoder_name"] == "colours"
     loaded = CascadePipeline.from_pretrained(tmp_path / "toy")

@@ -116,6 +116,7 @@ def check(
             others = check_images(
                 open_source(validation, pairing=beside, **opening),
                 looks=True,
+                all_pages=False,  # its own report is not printed
                 progress=lambda _, done, total: progress.update(
                     "reading --validation", done, total
                 ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cascade.cli.documents import AsJson, Document
+from cascade.cli.verbosity import Verbosity, note, verbosity
 
 
 def doctor(as_json: AsJson = False) -> Document | None:
@@ -13,7 +14,9 @@ def doctor(as_json: AsJson = False) -> Document | None:
     from cascade.cli.tables import print_rows
     from cascade.diagnosis import diagnose
 
-    findings = diagnose()
     if as_json:
-        return {"findings": [finding._asdict() for finding in findings]}
-    print_rows(findings)
+        return {"findings": [finding._asdict() for finding in diagnose()]}
+    is_verbose = verbosity() is Verbosity.VERBOSE
+    print_rows(diagnose(developers=is_verbose))
+    if not is_verbose:
+        note("--verbose lists the extras for developers of Cascade too", is_result=False)

@@ -15,6 +15,7 @@ from cascade.cli.verbosity import note
 
 if TYPE_CHECKING:
     from cascade.generation.files import GeneratedFiles
+    from cascade.generation.request import Generation
     from cascade.pipeline import CascadePipeline
 
 Out = Annotated[
@@ -151,8 +152,6 @@ def generate(
 
     cascade generate emoji-1024 -n 4 --set eta=0.5 --set base.guidance=2.5 -o out
     """
-    from cascade.cli.progress import SamplingProgress
-    from cascade.generation.files import generate_files
     from cascade.generation.request import Generation
 
     texts = read_prompts(prompt, prompt_option, prompts)
@@ -182,23 +181,10 @@ def generate(
         overwrite=overwrite,
         resume=resume,
     )
-    with SamplingProgress(generation.total) as progress:
-        options = {
-            "name": pipeline,
-            "callback": progress.on_step,
-            "on_series": lambda series, earlier: progress.leave_out(earlier),
-        }
-        if "://" in out:
-            from cascade.data.remote import without_secrets  # which is slow to import
-            from cascade.generation.storing import generate_to_store
-
-            files = generate_to_store(loaded, out, generation, **options)
-            out = without_secrets(out)
-        else:
-            files = generate_files(loaded, Path(out), generation, **options)
+    files, place = _generate(loaded, pipeline, out, generation)
     if as_json:
-        return _document(" + ".join([pipeline, *(lora or [])]), files, out)
-    _report(files, out)
+        return _document(" + ".join([pipeline, *(lora or [])]), files, place)
+    _report(files, place)
 
 
 def _load(
@@ -214,6 +200,27 @@ def _load(
     pipeline = CascadePipeline.from_pretrained(name)
     pipeline = sampling.adapted(pipeline, lora)
     return pipeline.to(torch_device) if engine is None else pipeline.with_engine(engine)
+
+
+def _generate(
+    pipeline: CascadePipeline, name: str, out: str, generation: Generation
+) -> tuple[GeneratedFiles, str]:
+    """Generate into a folder or an object store; returns its place without secrets as well."""
+    from cascade.cli.progress import SamplingProgress
+    from cascade.generation.files import generate_files
+
+    with SamplingProgress(generation.total) as progress:
+        options = {
+            "name": name,
+            "callback": progress.on_step,
+            "on_series": lambda series, earlier: progress.leave_out(earlier),
+        }
+        if "://" not in out:
+            return generate_files(pipeline, Path(out), generation, **options), out
+        from cascade.data.remote import without_secrets  # which is slow to import
+        from cascade.generation.storing import generate_to_store
+
+        return generate_to_store(pipeline, out, generation, **options), without_secrets(out)
 
 
 def _report(files: GeneratedFiles, out: str) -> None:

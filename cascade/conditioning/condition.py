@@ -21,59 +21,13 @@ from torch import Tensor
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.signals import Signals
+from cascade.conditioning.slots import Slots
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.space import Size, Space
 from cascade.text.encoder import CutText
 
 Vocabulary = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
-
-
-@dataclass(frozen=True)
-class Classes:
-    """A vector slot for class indices (B, F), one per label field; -1 stands for "any".
-
-    Attributes:
-        sizes: number of classes of each of the F fields.
-    """
-
-    sizes: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Level:
-    """A vector slot for one number (B,) in [0, 1] per image."""
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A vector slot for embeddings (B, width) that another model computed.
-
-    Attributes:
-        width: length of an embedding.
-    """
-
-    width: int
-
-
-VectorSlot = Classes | Level | Dense
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slots:
-    """How a condition enters the network.
-
-    Attributes:
-        channels: number of channels concatenated to the noisy image; 0 for none.
-        vector: the vector that is embedded and added to the time embedding; None for none.
-        tokens: width of the tokens that the network attends to; 0 for none.
-        spread: number of tokens that the network makes of each of them.
-    """
-
-    channels: int = 0
-    vector: VectorSlot | None = None
-    tokens: int = 0
-    spread: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +49,7 @@ class Condition(ABC):
     is_optional: ClassVar[bool] = False  # whether the stage can do without the image that it takes
     takes_text: ClassVar[bool] = False  # whether it is free text, which an encoder reads
     has_dial: ClassVar[bool] = False  # whether `denoise` scales what it tells the network
-    files: ClassVar[tuple[str, ...]] = ()  # names of the files that `write_files` may write
+    files: ClassVar[tuple[str, ...]] = ()  # paths of the files that `write_files` may write
 
     drop: float = 0.0
 

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.condition import Condition, Dense, Slots
+from cascade.conditioning.condition import Condition
 from cascade.conditioning.inputs import Request
 from cascade.conditioning.jpeg_quality import NO_LOSS, jpeg_quality
 from cascade.conditioning.noise_level import noise_level
 from cascade.conditioning.signals import Signals
+from cascade.conditioning.slots import Dense, Slots
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.space import Space

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from cascade.arguments import shown
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.condition import Condition, Dense, Slots, Vocabulary
+from cascade.conditioning.condition import Condition, Vocabulary
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.signals import Signals, TokenSignal
+from cascade.conditioning.slots import Dense, Slots
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.reporting.words import counted
@@ -34,6 +35,7 @@ from cascade.vision.encoders import (
     remember_folder,
     vision_encoder_of,
 )
+from cascade.vision.tower import FILES as TOWER_FILES
 
 TOWER = "vision"  # folder of the encoder in that of a stage
 SPREAD = 4  # tokens for an embedding, as in the paper; of one token, all pixels would get the same
@@ -71,7 +73,7 @@ class ImageEmbedding(Condition):
     name = "image_embedding"
     input_name = "like"
     recipe = ImageEmbeddingOptions
-    files = (TOWER,)
+    files = tuple(f"{TOWER}/{name}" for name in TOWER_FILES)
 
     encoder: str
     sha256: str

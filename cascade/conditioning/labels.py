@@ -15,9 +15,10 @@ from torch import Tensor
 
 from cascade.arguments import shown
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.condition import Classes, Condition, Slots, Vocabulary
+from cascade.conditioning.condition import Condition, Vocabulary
 from cascade.conditioning.inputs import Request
 from cascade.conditioning.signals import Signals
+from cascade.conditioning.slots import Classes, Slots
 from cascade.diffusion.noise import SeededNoise, derive_seed
 from cascade.errors import ContractError, nearest
 from cascade.space import Space

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from cascade.arguments import shown
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.condition import Condition, Slots
+from cascade.conditioning.condition import Condition
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.signals import Signals
+from cascade.conditioning.slots import Slots
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.space import Size, Space

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.blur import blur
-from cascade.conditioning.condition import Condition, Level, Slots, Vocabulary, check_share
+from cascade.conditioning.condition import Condition, Vocabulary, check_share
 from cascade.conditioning.defects import NAME as DEFECTS
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.inputs import Inputs, Request
@@ -27,6 +27,7 @@ from cascade.conditioning.noised_image import (
     without_image,
 )
 from cascade.conditioning.signals import Signals
+from cascade.conditioning.slots import Level, Slots
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.mapped_arrays import by_rows

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.condition import Condition, Slots
+from cascade.conditioning.condition import Condition
 from cascade.conditioning.filling import filled
 from cascade.conditioning.hole_shapes import draw_holes
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.noised_image import dropped, fit_to_canvas
 from cascade.conditioning.signals import ChannelSignal, Signals
+from cascade.conditioning.slots import Slots
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.space import Size, Space

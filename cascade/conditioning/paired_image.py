@@ -16,7 +16,7 @@ from typing import Any, final
 from torch import Tensor
 
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.condition import Condition, Level, Slots
+from cascade.conditioning.condition import Condition
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.noised_image import (
     check_range,
@@ -27,6 +27,7 @@ from cascade.conditioning.noised_image import (
     without_image,
 )
 from cascade.conditioning.signals import Signals
+from cascade.conditioning.slots import Level, Slots
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.space import Range, Size, Space

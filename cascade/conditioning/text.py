@@ -20,9 +20,10 @@ from torch import Tensor
 
 from cascade.arguments import shown
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.condition import Condition, Dense, Slots, Vocabulary
+from cascade.conditioning.condition import Condition, Vocabulary
 from cascade.conditioning.inputs import Request
 from cascade.conditioning.signals import Signals, TokenSignal
+from cascade.conditioning.slots import Dense, Slots
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import CascadeError, ContractError
 from cascade.reporting.words import counted

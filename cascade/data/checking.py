@@ -178,6 +178,7 @@ def check_images(
     duplicates: bool = True,
     pairs: PairCheck | None = None,
     looks: bool = False,
+    all_pages: bool = True,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> DataReport:
@@ -193,6 +194,8 @@ def check_images(
         pairs: for images with partners, what is expected of the pairs; None to read no partners.
         looks: whether to keep what every image looks like, for comparison with another set; it
             needs `duplicates`, and about 300 bytes an image.
+        all_pages: whether to read the pages and frames behind the first of a file too, which are
+            not used, to warn of damaged ones.
         workers: number of processes that read images; 0 reads in this one.
         progress: called after each image.
     """
@@ -203,7 +206,13 @@ def check_images(
     report.pairs.max_shift_px = None if pairs is None else pairs.max_shift_px
     first_names: dict[str, str] = {}
     images = examine(
-        source, order=order, decoding=decoding, digest=duplicates, pairs=pairs, workers=workers
+        source,
+        order=order,
+        decoding=decoding,
+        digest=duplicates,
+        pairs=pairs,
+        all_pages=all_pages,
+        workers=workers,
     )
     fields: dict[str, frozenset[str]] = {}  # with a label, by name of the image
     for number, image in enumerate(images, start=1):

@@ -33,6 +33,7 @@ class ImageValues:
         outside: share of the numbers outside the data set's range, in [0, 1].
         alpha: whether the image has transparency.
         truncated: whether its end is missing.
+        damaged_page: what is wrong with a page or frame behind the first; empty for nothing.
     """
 
     bits: int
@@ -41,9 +42,12 @@ class ImageValues:
     outside: float = 0.0
     alpha: bool = False
     truncated: bool = False
+    damaged_page: str = ""
 
     @classmethod
-    def of(cls, picture: Picture, limits: ValueRange | None) -> ImageValues:
+    def of(
+        cls, picture: Picture, limits: ValueRange | None, *, damaged_page: str = ""
+    ) -> ImageValues:
         """Look at the pixels of a picture; `limits` is the data set's range of numbers."""
         return cls(
             bits=picture.bits,
@@ -52,6 +56,7 @@ class ImageValues:
             outside=0.0 if limits is None else outside_share(picture, *limits),
             alpha=picture.alpha is not None,
             truncated=picture.is_truncated,
+            damaged_page=damaged_page,
         )
 
 
@@ -158,6 +163,7 @@ class Contents:
         numbers: numbers in use, by bits.
         clipped: images with numbers outside the data set's range, and the share of these in [0, 1].
         truncated: names of the images that were used though their end is missing.
+        damaged_pages: one `name: page: reason` per image with a damaged page that is not used.
         bands: the smallest and the largest number of each band in any image.
         missing: share of the numbers that are NaN or nodata in [0, 1], by image.
         wide: number of channels of the images of which a picture shows only some.
@@ -170,6 +176,7 @@ class Contents:
     numbers: dict[int, NumbersInUse] = field(default_factory=dict)
     clipped: dict[str, float] = field(default_factory=dict)
     truncated: list[str] = field(default_factory=list)
+    damaged_pages: list[str] = field(default_factory=list)
     bands: dict[int, Range] = field(default_factory=dict)
     missing: dict[str, float] = field(default_factory=dict)
     wide: dict[str, int] = field(default_factory=dict)
@@ -185,6 +192,7 @@ class Contents:
         self.numbers.setdefault(values.bits, NumbersInUse(values.bits)).add(values)
         self.clipped.update({name: values.outside} if values.outside > 0 else {})
         self.truncated += [name] if values.truncated else []
+        self.damaged_pages += [values.damaged_page] if values.damaged_page else []
         if left_out(facts, alpha=values.alpha):
             self.wide[name] = facts.channels
 
@@ -231,6 +239,10 @@ class Contents:
         lines = []
         if self.truncated:
             lines.append(f"{_images(len(self.truncated))} truncated, kept without the end{hint}")
+        if self.damaged_pages:
+            first, others = self.damaged_pages[0].rstrip("."), len(self.damaged_pages) - 1
+            more = f", and {_images(others)} more{hint}" if others else ""
+            lines.append(f"a later page is damaged (the first one is used): {first}{more}")
         if self.clipped:
             lines.append(
                 f"{_images(len(self.clipped))} with numbers outside the range, clipped: up to "
@@ -256,7 +268,8 @@ class Contents:
         clipped = [f"clipped: {name}: {percentage(s)}" for name, s in self.clipped.items()]
         missing = [f"NaN or nodata: {name}: {percentage(s)}" for name, s in self.missing.items()]
         wide = [f"channels left out: {name}: {count} in all" for name, count in self.wide.items()]
-        return [*truncated, *clipped, *missing, *wide]
+        pages = [f"damaged page: {line}" for line in self.damaged_pages]
+        return [*truncated, *pages, *clipped, *missing, *wide]
 
     def narrow_ranges(self) -> list[NarrowRange]:
         """The bit depths whose images use so few numbers that a range should be stated.

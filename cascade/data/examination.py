@@ -18,6 +18,7 @@ from cascade.data.pair_report import ExaminedPair, PairCheck, comparable, examin
 from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
 from cascade.errors import DataError
+from cascade.imaging.pages import Pages
 from cascade.imaging.picture_reading import FileFacts, file_facts
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.rasters.reading import raster_format
@@ -93,6 +94,7 @@ def examine(
     decoding: Decoding | BandDecoding | None = None,
     digest: bool = True,
     pairs: PairCheck | None = None,
+    all_pages: bool = False,
     workers: int = 0,
 ) -> Iterator[ExaminedImage]:
     """Read the images of a source one by one.
@@ -105,10 +107,13 @@ def examine(
         decoding: how files become images; default: by all their numbers, truncated ones refused.
         digest: whether to compute `ExaminedImage.content`.
         pairs: for images with partners, what is expected of the pairs; None to read no partners.
+        all_pages: whether to read the pages and frames behind the first too, which are not used.
         workers: number of processes that read images; 0 reads in this one.
     """
     order = range(len(source)) if order is None else order
-    examination = _Examination(source, encode, decoding or Decoding(), digest=digest, pairs=pairs)
+    examination = _Examination(
+        source, encode, decoding or Decoding(), digest=digest, pairs=pairs, all_pages=all_pages
+    )
     yield from load_in_order(examination, order, workers=workers)
 
 
@@ -121,12 +126,14 @@ class _Examination(Dataset[ExaminedImage]):
         *,
         digest: bool,
         pairs: PairCheck | None,
+        all_pages: bool,
     ) -> None:
         self.source = source
         self.encode = encode
         self.decoding = decoding
         self.digest = digest
         self.pairs = None if source.partners is None else pairs
+        self.all_pages = all_pages
 
     def __getitem__(self, index: int) -> ExaminedImage:
         name = self.source.name(index)
@@ -143,14 +150,16 @@ class _Examination(Dataset[ExaminedImage]):
         picture = self.decoding.picture(data, name)
         self.decoding.check(picture, name)
         height_px, width_px = picture.size
+        facts = file_facts(data, name)
+        damage = _damaged_page(data, name) if self.all_pages and facts.pages > 1 else ""
         examined = ExaminedImage(
             name,
             self.source.key(index),
             width_px=width_px,
             height_px=height_px,
             labels=self.source.labels(index),
-            facts=file_facts(data, name),
-            values=ImageValues.of(picture, self.decoding.range),
+            facts=facts,
+            values=ImageValues.of(picture, self.decoding.range, damaged_page=damage),
         )
         if self.encode is None and not self.digest and self.pairs is None:
             return examined
@@ -196,6 +205,15 @@ class _Examination(Dataset[ExaminedImage]):
             return None if self.encode is None else self.encode(image, data)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
+
+
+def _damaged_page(data: bytes, name: str) -> str:
+    """Which page or frame of a file cannot be read, and why; empty if all can."""
+    try:
+        Pages(data, name)
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def _digest_of_bands(raster: Raster) -> str:

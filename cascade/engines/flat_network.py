@@ -11,8 +11,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from cascade.conditioning.condition import Classes, Dense, Slots
 from cascade.conditioning.signals import ChannelSignal, Signals, TokenSignal
+from cascade.conditioning.slots import Classes, Dense, Slots
 from cascade.networks.backbone_network import BackboneNetwork
 from cascade.networks.stage_network import StageNetwork
 

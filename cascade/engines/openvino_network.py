@@ -13,8 +13,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from cascade.conditioning.condition import Slots
 from cascade.conditioning.signals import Signals
+from cascade.conditioning.slots import Slots
 from cascade.engines.flat_network import IMAGE, TIME, flattened
 from cascade.errors import ContractError, WeightsError
 from cascade.networks.stage_network import StageNetwork

@@ -27,6 +27,7 @@ from cascade.extras import install_command
 Module = TypeVar("Module", bound=nn.Module)
 NAME = "default"
 WEIGHTS, CONFIG, BASE = "adapter_model.safetensors", "adapter_config.json", "base_weights.json"
+FILES = (WEIGHTS, CONFIG, BASE)
 PREFIX = "base_model.model."  # of peft's own files
 SAMPLED = 8  # weights of a layer
 SAME = 0.02  # relative difference; bfloat16 has 0.004

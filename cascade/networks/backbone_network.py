@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cascade.conditioning.condition import Slots
 from cascade.conditioning.signals import Signals
+from cascade.conditioning.slots import Slots
 from cascade.errors import ContractError, RecipeError
 from cascade.networks.attention import CrossAttention
 from cascade.networks.component import Component

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cascade.conditioning.condition import Classes, Dense, Level, Slots, VectorSlot
+from cascade.conditioning.slots import Classes, Dense, Level, Slots, VectorSlot
 from cascade.networks.component import Component, keeps_config
 from cascade.networks.timesteps import TimestepEmbedding, timestep_waves
 

@@ -12,8 +12,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from cascade.conditioning.condition import Slots
 from cascade.conditioning.signals import Signals
+from cascade.conditioning.slots import Slots
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import ContractError
 from cascade.networks.adm_unet import ADMUNet

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, final
 
 from torch import Tensor, nn
 
-from cascade.conditioning.condition import Slots
 from cascade.conditioning.signals import Signals
+from cascade.conditioning.slots import Slots
 from cascade.errors import ContractError, WeightsError, nearest
 from cascade.networks.component import is_diffusers_model
 

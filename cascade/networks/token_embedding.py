@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from cascade.conditioning.condition import Slots
 from cascade.conditioning.signals import TokenSignal
+from cascade.conditioning.slots import Slots
 from cascade.networks.component import Component, keeps_config
 
 

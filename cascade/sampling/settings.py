@@ -20,6 +20,7 @@ from cascade.sampling.samplers.table import (
     default_options,
     make_sampler,
     option_names,
+    option_of_others,
     sampler_names,
     sampler_text,
 )
@@ -244,7 +245,5 @@ def _joined(implied: Mapping[str, Any], explicit: Mapping[str, Any]) -> dict[str
 
 def _unknown(name: str, sampler: str | type[Sampler], options: Sequence[str]) -> str:
     """The error message for a name that is neither a setting nor an option of the sampler."""
-    owners = [each for each in sampler_names() if name in option_names(each)]
-    if owners:
-        return f"{name!r} is an option of {', '.join(owners)}, not of {sampler_text(sampler)}."
-    return f"unknown sampling setting {name!r}: {nearest(name, [*SETTINGS, *options])}"
+    unknown = f"unknown sampling setting {name!r}: {nearest(name, [*SETTINGS, *options])}"
+    return option_of_others(sampler, name) or unknown

@@ -11,7 +11,7 @@ from cascade.contract import Contract
 from cascade.errors import WeightsError
 from cascade.saving.components import read_json
 from cascade.saving.pipelines import DOUBT, PIPELINE_ENTRIES, RECIPE, has_weights
-from cascade.saving.stage_folder import read_contract
+from cascade.saving.stage_folder import read_contract, stage_entries
 
 CHAIN = "chain.json"
 STAGES = "stages"  # folder of the chain of a pipeline
@@ -47,15 +47,17 @@ def saved_names(folder: Path) -> list[str]:
 
 
 def chain_entries(folder: Path) -> list[str]:
-    """The entries of a saved chain, which another may replace; none if the folder holds none."""
+    """The files of a saved chain, which another may replace; none if the folder holds none."""
     try:
-        return [CHAIN, DOUBT, *saved_names(folder)]
+        names = saved_names(folder)
     except WeightsError:
         return []
+    stages = [f"{name}/{entry}" for name in names for entry in stage_entries(folder / name)]
+    return [CHAIN, DOUBT, *stages]
 
 
 def pipeline_entries(folder: Path, recipe: str | None) -> list[str]:
-    """The entries of a saved pipeline, which another may replace.
+    """The files of a saved pipeline, which another may replace.
 
     Args:
         folder: the folder of the pipeline. If it holds none, nothing but a copy of the recipe may

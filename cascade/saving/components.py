@@ -18,7 +18,10 @@ from cascade.errors import WeightsError
 from cascade.networks.component import Component, is_diffusers_model
 
 Model = TypeVar("Model", bound=nn.Module)
+CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+PARTS_INDEX = f"{WEIGHTS}.index.json"  # diffusers divides models of more than 10 GB
+PARTS = "diffusion_pytorch_model-?????-of-?????.safetensors"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -47,7 +50,7 @@ def save_component(model: nn.Module, folder: Path, *, dtype: torch.dtype | None 
         names["_diffusers_version"] = version("diffusers")
         config = dict(sorted((names | config).items()))
     text = json.dumps(config, indent=2) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
+    (folder / CONFIG).write_text(text, encoding="utf-8")
 
 
 def load_component(model_class: type[Model], folder: Path) -> Model:
@@ -56,7 +59,7 @@ def load_component(model_class: type[Model], folder: Path) -> Model:
     Raises:
         WeightsError: if a file is missing, truncated, pickled, or belongs to another model.
     """
-    config = read_json(folder / "config.json")
+    config = read_json(folder / CONFIG)
     buildable: Any = model_class  # diffusers has no type for ModelMixin and ConfigMixin together
     is_diffusers = is_diffusers_model(model_class)
     if issubclass(model_class, Component):  # names of its class and of versions begin so
@@ -73,7 +76,7 @@ def load_component(model_class: type[Model], folder: Path) -> Model:
         MemoryError,
     ) as error:
         raise WeightsError(
-            f"{folder / 'config.json'} does not describe a {model_class.__name__}: {error}."
+            f"{folder / CONFIG} does not describe a {model_class.__name__}: {error}."
         ) from error
     tensors = load_tensors(folder)
     expected = model.state_dict()
@@ -94,6 +97,14 @@ def load_component(model_class: type[Model], folder: Path) -> Model:
         )
     model.load_state_dict(tensors)
     return model.float().eval()
+
+
+def component_entries(folder: Path) -> list[str]:
+    """The names of the files in the folder of a component that `save_component` may have written.
+
+    The folder need not exist.
+    """
+    return [CONFIG, WEIGHTS, PARTS_INDEX, *(path.name for path in folder.glob(PARTS))]
 
 
 def load_tensors(folder: Path) -> dict[str, Tensor]:

@@ -15,12 +15,13 @@ from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import CascadeError, ContractError, WeightsError, nearest
 from cascade.networks.adapters import CONFIG as ADAPTER_CONFIG
+from cascade.networks.adapters import FILES as ADAPTER_FILES
 from cascade.networks.autoencoder import FOLDER as AUTOENCODER
 from cascade.networks.backbones import NETWORKS
 from cascade.networks.imported_networks import StageADMUNet, StageUNet2D
 from cascade.networks.stage_network import StageNetwork
 from cascade.sampling.settings import SamplingSettings
-from cascade.saving.components import load_component, read_json, save_component
+from cascade.saving.components import component_entries, load_component, read_json, save_component
 from cascade.saving.differences import differences
 from cascade.saving.pipelines import DOUBT
 
@@ -36,13 +37,30 @@ class Configured(Protocol):
 Built = TypeVar("Built", bound=Configured)
 CONFIG = "stage.json"
 ADAPTER = "adapter"
+SCHEDULER = "scheduler/scheduler_config.json"
 
 
-def stage_entries() -> list[str]:
-    """Names of all files and folders that the folder of a stage may hold."""
-    files = [name for kind in CONDITIONS.values() for name in kind.files]
-    parts = ["embedding", "encoder", "tokens", "scheduler", AUTOENCODER]
-    return [CONFIG, ADAPTER, DOUBT, *parts, *NETWORKS, *files]
+def stage_entries(folder: Path) -> list[str]:
+    """The files of the stage in a folder, which another stage may replace.
+
+    Returns:
+        For `atomic_folder`; empty if no `stage.json` shows that the folder is that of a stage.
+    """
+    try:
+        is_stage = {"kind", "contract"} <= read_json(folder / CONFIG).keys()
+    except WeightsError:
+        is_stage = False
+    if not is_stage:
+        return []
+    parts = ["embedding", "encoder", "tokens", AUTOENCODER, *NETWORKS]
+    return [
+        CONFIG,
+        DOUBT,
+        SCHEDULER,
+        *(f"{part}/{name}" for part in parts for name in component_entries(folder / part)),
+        *(f"{ADAPTER}/{name}" for name in ADAPTER_FILES),
+        *(name for kind in CONDITIONS.values() for name in kind.files),
+    ]
 
 
 def diffusion_config(
@@ -114,9 +132,10 @@ def read_network_options(folder: Path) -> tuple[str, dict[str, Any]]:
 
 def write_scheduler(folder: Path, process: NoiseProcess, sampling: SamplingSettings) -> None:
     """Write the scheduler with which plain diffusers walks as the stage's own DDIM does."""
-    (folder / "scheduler").mkdir(parents=True, exist_ok=True)
+    file = folder / SCHEDULER
+    file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(scheduler_config(process, sampling), indent=2) + "\n"
-    (folder / "scheduler" / "scheduler_config.json").write_text(text, encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
 
 
 def scheduler_config(process: NoiseProcess, sampling: SamplingSettings) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from cascade.sampling.settings import SamplingSettings
 from cascade.saving.atomic import atomic_file
 from cascade.saving.components import read_json
 from cascade.saving.model_card import with_sampling
-from cascade.saving.stage_folder import CONFIG, stage_in, threshold_config
+from cascade.saving.stage_folder import CONFIG, SCHEDULER, stage_in, threshold_config
 
 Settings = Mapping[str, SamplingSettings]
 
@@ -62,7 +62,7 @@ def _saved_settings(stage: Path) -> SamplingSettings:
 
 def _write_stage(stage: Path, settings: SamplingSettings) -> list[Path]:
     changed_files = []
-    scheduler = stage / "scheduler" / "scheduler_config.json"
+    scheduler = stage / SCHEDULER
     for file, values in (
         (scheduler, threshold_config(settings)),
         (stage / CONFIG, {"sampling": settings.to_dict()}),

@@ -37,7 +37,8 @@ def write_best(out: Path, stage: Stage, best: BestStage) -> None:
     Raises:
         OutputError: if it cannot be written; the earlier one stays.
     """
-    with atomic_folder(out / FOLDER, owned=[*stage_entries(), RECORD]) as temporary:
+    folder = out / FOLDER
+    with atomic_folder(folder, owned=[*stage_entries(folder), RECORD]) as temporary:
         stage.write(temporary)
         text = json.dumps(asdict(best), indent=2) + "\n"
         (temporary / RECORD).write_text(text, encoding="utf-8")

@@ -345,5 +345,5 @@ class Trainer:
 
 def _save_stage(stage: Stage, folder: Path, *, dtype: torch.dtype | None = None) -> None:
     """Write a stage into the folder of the run, where no link is followed."""
-    with atomic_folder(folder, owned=stage_entries()) as temporary:
+    with atomic_folder(folder, owned=stage_entries(folder)) as temporary:
         stage.write(temporary, dtype=dtype)

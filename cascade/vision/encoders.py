@@ -12,7 +12,7 @@ import torch
 from cascade.errors import ContractError
 from cascade.vision.clip import ClipVision
 from cascade.vision.encoder import VisionEncoder, VisionFacts
-from cascade.vision.tower import CONFIG, WEIGHTS, load_tower, vision_facts
+from cascade.vision.tower import CONFIG, FILES, load_tower, vision_facts
 
 SEARCH = "CASCADE_VISION_ENCODERS"  # environment variable with folders that hold encoders
 CLIP_CONFIG = "config.json"
@@ -90,7 +90,7 @@ def copy_tower(facts: VisionFacts, folder: Path) -> None:
     if place is None or not (place / CONFIG).is_file() or vision_facts(place) != facts:
         return
     folder.mkdir()
-    for name in (CONFIG, WEIGHTS):
+    for name in FILES:
         shutil.copyfile(place / name, folder / name)
 
 

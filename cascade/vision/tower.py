@@ -36,6 +36,7 @@ from cascade.vision.encoder import VisionEncoder, VisionFacts
 
 CONFIG = "alignment.json"
 WEIGHTS = "alignment.safetensors"
+FILES = (CONFIG, WEIGHTS)
 MAX_TOKENS = 64
 TAPPED = (1, 2, 3)  # groups of blocks whose statistics show colours, outlines and shading
 

@@ -96,6 +96,7 @@ def test_a_pipeline_s_stages_are_found_from_its_own_folder(tmp_path, monkeypatch
         ("tiny-16", "sampling.steps=1001", ["1 to 1000", "1001"]),
         ("tiny-16", "sampling.sampler=dimm", ["unknown sampler 'dimm'", "'ddim'"]),
         ("tiny-16", "sampling.variance=large", ["'variance' is an option of ddpm"]),
+        ("tiny-16", "sampling.config={a:1}", ["key 'sampling.config'", "ddim is Cascade's own"]),
         ("tiny-16", "sampling.temperature=0.5", ["temperature 0.5", "take an image"]),
         ("tiny-16", "sampling.guidance_interval=[2,1]", ["0 <= low < high", "(2.0, 1.0)"]),
         ("tiny-16", "condition.labels.drop=0", ["guidance 1.5 needs a condition", "dropped"]),

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cascade.extras import EXTRAS, install_command
+from cascade.extras import DEVELOPERS, EXTRAS, install_command
 from cascade.recipe.finding import find_recipe, list_recipes, recipe_name
 from cascade.recipe.reading import dump_recipe, load_any_recipe, load_stage_recipe
 
@@ -115,15 +115,25 @@ def test_validate_looks_at_the_data_unless_told_not_to(command, pictures, tmp_pa
     assert (alone.code, alone.err, alone.out.count("\n")) == (0, "", 1)
 
 
+def test_doctor_lists_the_extras_of_developers_last_and_only_if_asked(command):
+    subjects = [
+        [line.split("\t")[0] for line in command("doctor", *option).out.splitlines()]
+        for option in ([], ["--verbose"])
+    ]
+    short, full = ([each for each in own if each.startswith("extra")] for own in subjects)
+    assert full == [f"extra [{name}]" for name in EXTRAS]
+    assert full[: len(short)] == short
+    assert full[len(short) :] == [f"extra [{name}]" for name in DEVELOPERS]
+    assert "--verbose lists" in command("doctor").err
+    assert command("doctor", "--quiet").err == command("doctor", "--verbose").err == ""
+
+
 def test_doctor_says_what_is_here(command):
     outcome = command("doctor")
     assert outcome.code == 0
     rows = [line.split("\t") for line in outcome.out.splitlines()]  # unwrapped, not padded
     assert all(cell == cell.strip() for row in rows for cell in row)
     assert {"python", "torch", "device", "bf16"} <= {row[0] for row in rows}
-    assert [row[0] for row in rows if row[0].startswith("extra")] == [
-        f"extra [{name}]" for name in EXTRAS
-    ]
     examples = [row[2] for row in rows if row[0] == "weights"]
     assert 'cascade generate emoji-1024 "a cat" -n 4 -o out' in examples
     assert "cascade upscale PICTURE --model photo-x4 -o large.png" in examples

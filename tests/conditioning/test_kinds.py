@@ -14,7 +14,7 @@ from cascade.conditioning.assembling import (
     training_signals,
 )
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.condition import Classes, Condition, Dense, Level
+from cascade.conditioning.condition import Condition
 from cascade.conditioning.defects import DefectsCondition
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.faults.compression import Compression
@@ -27,6 +27,7 @@ from cascade.conditioning.luminance import Luminance
 from cascade.conditioning.mask import Mask
 from cascade.conditioning.paired_image import PairedImage
 from cascade.conditioning.signals import ChannelSignal, Signals
+from cascade.conditioning.slots import Classes, Dense, Level
 from cascade.conditioning.text import Text, TextOptions
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.condition import Classes, Slots
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.labels import Labels, LabelVocabulary
+from cascade.conditioning.slots import Classes, Slots
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.space import Space

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.blur import blur
-from cascade.conditioning.condition import Level, Slots
 from cascade.conditioning.degradation import Degradation
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.low_resolution import GeneratedOptions, LowResolution
 from cascade.conditioning.noised_image import augment
 from cascade.conditioning.signals import Signals
+from cascade.conditioning.slots import Level, Slots
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.resizing import quantise, resize

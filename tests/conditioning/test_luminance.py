@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.condition import Level, Slots
 from cascade.conditioning.inputs import Inputs, Request
 from cascade.conditioning.luminance import Luminance, impose_luminance, luminance
 from cascade.conditioning.noised_image import augment
 from cascade.conditioning.signals import Signals
+from cascade.conditioning.slots import Level, Slots
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.imaging.writing import from_uint8

@@ -155,3 +155,27 @@ def test_formats_modes_and_pages_are_counted(tmp_path):
         "RGB, 16 bits, 3 channels (1)",
     }
     assert facts["pages"] == "up to 3, several in 1 (the first one is used)"
+
+
+def test_a_damaged_page_behind_the_first_is_a_warning_that_names_it(tmp_path):
+    pages = np.random.default_rng(0).integers(0, 256, (3, 24, 16, 3), dtype=np.uint8)
+    with tifffile.TiffWriter(tmp_path / "cut.tif") as writer:  # the pixels of a page end the file
+        for page in pages:
+            writer.write(page, photometric="rgb", rowsperstrip=8, metadata=None)
+    shutil.copy(tmp_path / "cut.tif", tmp_path / "whole.tif")
+    first, *others = map(Image.fromarray, pages)
+    first.save(tmp_path / "cut.png", save_all=True, append_images=others)
+    for name, missing in (("cut.tif", 100), ("cut.png", 300)):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-missing])
+    report = check_images(FolderSource(tmp_path), duplicates=False)
+    assert report.broken == []
+    assert report.images == report.contents.pages[3] == 3
+    png, tiff = report.contents.damaged_pages
+    assert png.startswith(f"{tmp_path / 'cut.png'}: frame 3: not a readable image")
+    assert tiff.startswith(f"{tmp_path / 'cut.tif'}: page 3: not a readable image (truncated: 1")
+    (warning,) = report.warnings(hint="; more")
+    start = "a later page is damaged (the first one is used): "
+    assert warning == f"{start}{png.rstrip('.')}, and 1 image more; more"
+    assert f"damaged page: {tiff}" in report.lines(verbose=True)
+    fast = check_images(FolderSource(tmp_path), duplicates=False, all_pages=False)
+    assert fast.contents.damaged_pages == []

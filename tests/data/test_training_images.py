@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.condition import Condition, Slots
+from cascade.conditioning.condition import Condition
 from cascade.conditioning.labels import Labels
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance, luminance
 from cascade.conditioning.signals import ChannelSignal, Signals
+from cascade.conditioning.slots import Slots
 from cascade.contract import Contract
 from cascade.data.batches import PositionBatches, collate, load_batches
 from cascade.data.fitting import fit_size

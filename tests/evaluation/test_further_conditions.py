@@ -8,9 +8,10 @@ from typing import final
 import pytest
 import torch
 
-from cascade.conditioning.condition import Condition, Slots
+from cascade.conditioning.condition import Condition
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.signals import ChannelSignal, Signals
+from cascade.conditioning.slots import Slots
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from cascade.conditioning.batch import Batch
-from cascade.conditioning.condition import Condition, Slots
+from cascade.conditioning.condition import Condition
 from cascade.conditioning.inputs import Request
 from cascade.conditioning.kinds import CONDITIONS
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.noised_image import dropped, fit_to_canvas, without_image
 from cascade.conditioning.signals import ChannelSignal, Signals
+from cascade.conditioning.slots import Slots
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule

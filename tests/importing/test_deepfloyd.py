@@ -162,6 +162,7 @@ def test_both_stages_join_are_saved_and_sample(sources, t5, tmp_path):
         "upsampler": import_stage(folder / "II", text_encoder=t5, low_size_px=8),
     }
     CascadePipeline.from_stages(stages).save_pretrained(tmp_path / "pipeline")
+    CascadePipeline.from_stages(stages).save_pretrained(tmp_path / "pipeline")  # over the first one
     pipeline = CascadePipeline.from_pretrained(tmp_path / "pipeline")
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("a red dot", seed=0, steps=2, output_type="pt").images

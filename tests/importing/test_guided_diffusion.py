@@ -264,6 +264,7 @@ def test_a_base_model_and_an_upsampler_join(tmp_path):
 def test_imported_stages_are_chained_by_the_command(tmp_path, command):
     base = import_stage(write(tmp_path, Reference()), size_px=8, heads=4)
     base.save_pretrained(tmp_path / "base")
+    base.save_pretrained(tmp_path / "base")  # over the first one
     recipe = tmp_path / "pipeline.yaml"
     recipe.write_text(
         "kind: pipeline\nname: imported\nstages:\n  - {name: base, recipe: imported}\n"

@@ -109,6 +109,7 @@ def test_another_schedule_keeps_its_own_table(tmp_path):
     table = scheduler.alphas_cumprod.double()
     torch.testing.assert_close(stage.process.schedule.alpha_bar, table, rtol=1e-5, atol=0)
     stage.save_pretrained(tmp_path / "stage")
+    stage.save_pretrained(tmp_path / "stage")  # over the first one
     again = load_stage(tmp_path / "stage")
     assert again.process.schedule.alpha_bar.equal(stage.process.schedule.alpha_bar)
 

@@ -110,6 +110,7 @@ def test_peft_itself_reads_the_folder(base_stage, tmp_path):
 
     stage = adapted(base_stage, rank=2)
     stage.save_pretrained(tmp_path)
+    stage.save_pretrained(tmp_path)  # over the first one
     theirs = copy.deepcopy(base_stage)
     PeftModel.from_pretrained(theirs.trunk, tmp_path / "adapter")  # adds it in place
     torch.testing.assert_close(predict(theirs), predict(stage), rtol=1e-5, atol=1e-5)

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cascade.conditioning.condition import Classes, Dense, Level, Slots
 from cascade.conditioning.signals import ChannelSignal, Signals
+from cascade.conditioning.slots import Classes, Dense, Level, Slots
 from cascade.errors import ContractError, RecipeError
 from cascade.networks.backbone_network import NetworkShape
 from cascade.networks.backbones import (

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from cascade.conditioning.condition import Classes, Dense, Level, Slots
+from cascade.conditioning.slots import Classes, Dense, Level, Slots
 from cascade.networks.embedding import ConditionEmbedding, embedding_for, vectors_of
 
 VECTORS = {

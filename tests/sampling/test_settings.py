@@ -191,6 +191,8 @@ def test_a_class_outside_the_table_is_used_and_recorded_by_its_name():
         assert settings.to_dict()["sampler"] == "Still"
         with pytest.raises(ContractError, match="'variance' is an option of ddpm, not of Still"):
             settings.changed(variance="large")
+        with pytest.raises(ContractError, match="diffusers' schedulers, and Still is none; leave"):
+            settings.changed(config={"solver_order": 1})
 
 
 def test_a_sampler_object_and_a_setting_that_contradict_each_other_are_refused():
@@ -223,7 +225,7 @@ def test_the_sampler_has_the_steps_options_and_threshold_of_the_settings():
 def test_an_option_that_the_sampler_does_not_have_is_refused():
     process = NoiseProcess(NoiseSchedule(train_steps=100))
     settings = SamplingSettings(sampler="ddpm", options={"eta": 0.5})
-    with pytest.raises(ContractError, match="sampler 'ddpm' has no option 'eta'"):
+    with pytest.raises(ContractError, match="'eta' is an option of ddim, not of ddpm"):
         settings.make_sampler(process)
 
 

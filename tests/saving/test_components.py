@@ -2,11 +2,13 @@ import json
 
 import pytest
 import torch
+from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
 
 from cascade.errors import WeightsError
 from cascade.networks.embedding import ConditionEmbedding
 from cascade.saving.components import (
+    component_entries,
     load_component,
     read_json,
     save_component,
@@ -44,6 +46,16 @@ def test_round_trip_is_exact_and_frees_nothing(model, folder):
         model.state_dict().items(), loaded.state_dict().values(), strict=True
     ):
         assert ours.equal(theirs), name
+
+
+def test_the_parts_into_which_diffusers_divides_a_large_model_are_entries(tmp_path):
+    UNet2DModel(block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
+                down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+                ).save_pretrained(tmp_path, max_shard_size="10KB")  # fmt: skip
+    written = {path.name for path in tmp_path.iterdir()}
+    assert len(written) > 3
+    (tmp_path / "diffusion_pytorch_model.fp16.safetensors").write_text("the user's")
+    assert set(component_entries(tmp_path)) == written | {FILE}
 
 
 def test_a_bfloat16_file_loads_in_float32_and_leaves_the_model_alone(model, tmp_path):

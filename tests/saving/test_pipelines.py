@@ -181,6 +181,22 @@ def test_only_what_a_saved_pipeline_consists_of_is_replaced(pipeline, tmp_path):
         pipeline.stages.save_pretrained(tmp_path / "b")
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "unet/notes.txt", "old/notes.txt"])
+def test_a_file_of_the_users_in_the_folder_of_a_stage_stays(pipeline, tmp_path, name):
+    stage = pipeline.stages["base"]
+    for model, place in ((pipeline, "stages/base/"), (pipeline.stages, "base/"), (stage, "")):
+        own = tmp_path / type(model).__name__
+        model.save_pretrained(own)
+        model.save_pretrained(own)  # nothing but what the first one wrote
+        note = own / place / name
+        note.parent.mkdir(exist_ok=True)
+        note.write_text("mine")
+        stranger = f"{place}{name}".removesuffix("/notes.txt" if "old/" in name else "")
+        with pytest.raises(OutputError, match=f"such as {stranger}, which would be lost"):
+            model.save_pretrained(own)
+        assert note.read_text() == "mine"
+
+
 def test_pickles_and_unknown_arguments_are_refused(pipeline, tmp_path):
     with pytest.raises(WeightsError, match="safetensors only"):
         pipeline.save_pretrained(tmp_path / "a", safe_serialization=False)

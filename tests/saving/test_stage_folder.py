@@ -15,7 +15,7 @@ from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
-from cascade.errors import WeightsError
+from cascade.errors import OutputError, WeightsError
 from cascade.networks.stage_network import MODULES
 from cascade.sampling.samplers.ddim import DDIM
 from cascade.sampling.settings import SamplingSettings
@@ -242,6 +242,7 @@ def test_a_network_of_one_s_own_is_saved_and_loaded(tmp_path, monkeypatch):
     monkeypatch.setitem(MODULES, "mixing", Mixing)
     stage = own_stage()
     stage.save_pretrained(tmp_path / "stage")
+    stage.save_pretrained(tmp_path / "stage")  # over the first one
     loaded = DiffusionStage.from_pretrained(tmp_path / "stage")
     assert loaded.config() == stage.config()
     images = stage.run([1])
@@ -306,3 +307,24 @@ def test_a_stage_is_saved_where_a_link_leads(base_stage, tmp_path):
     base_stage.save_pretrained(tmp_path / "link")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "far" / "stage.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("file", "stranger"),
+    [
+        ("transformer/config.json", "transformer"),
+        ("vision/alignment.json", "vision"),
+        ("unet", "unet"),
+        ("doubt.json", r"doubt\.json"),
+        ("stage.json", r"stage\.json"),
+    ],
+)
+def test_only_a_folder_whose_stage_json_describes_a_stage_is_replaced(
+    base_stage, tmp_path, file, stranger
+):
+    own = tmp_path / "own" / file
+    own.parent.mkdir(parents=True)
+    own.write_text('{"kind": "theatre"}')
+    with pytest.raises(OutputError, match=f"own holds other things, such as {stranger}, which"):
+        base_stage.save_pretrained(tmp_path / "own")
+    assert own.read_text() == '{"kind": "theatre"}'

@@ -101,7 +101,8 @@ def make_sampler(
     names = option_names(name)
     for option in options:
         if option not in names:
-            raise ContractError(f"sampler {sampler_text(name)!r} has no option {option!r}.")
+            unknown = f"sampler {sampler_text(name)!r} has no option {option!r}."
+            raise ContractError(option_of_others(name, option) or unknown)
     thresholding = Thresholding(threshold, percentile, threshold_cap)
     kind = _kind(name)
     if kind is not None:
@@ -111,6 +112,27 @@ def make_sampler(
     further = DiffusersOptions(**options).config
     merged = DiffusersOptions(config={**config, **further})
     return DiffusersSampler(process, steps, thresholding, merged, scheduler=scheduler)
+
+
+def option_of_others(name: str | type[Sampler], option: str) -> str:
+    """The error message for an option that other samplers have; empty if none has it."""
+    owners = [each for each in sampler_names() if option in option_names(each)]
+    if set(owners) == set(DIFFUSERS_SAMPLERS):
+        return (
+            f"{option!r} is an option of diffusers' schedulers, and {_described(name)}; leave it "
+            "out, or use a scheduler, such as dpmsolver++ or HeunDiscreteScheduler."
+        )
+    listed = f"{option!r} is an option of {', '.join(owners)}, not of {sampler_text(name)}."
+    return listed if owners else ""
+
+
+def _described(name: str | type[Sampler]) -> str:
+    """Which sampler that is no scheduler of diffusers a name stands for."""
+    kind, text = _kind(name), sampler_text(name)
+    own = next((each for each, known in SAMPLERS.items() if known is kind), None)
+    if own is None:
+        return f"{text} is none"
+    return f"{text} is Cascade's own sampler" + ("" if own == text else f" {own}")
 
 
 def _kind(name: str | type[Sampler]) -> type[Sampler] | None:

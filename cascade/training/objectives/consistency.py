@@ -32,10 +32,8 @@ from cascade.training.grids import draw_samples
 from cascade.training.objectives.objective import Objective
 from cascade.training.objectives.teacher import Teacher, predicted_x0
 
-UNIPC_CONFIGS = tuple(  # order 3 needs more steps; bh1 cannot end at sigma 0
-    {"solver_order": order, "solver_type": kind, "final_sigmas_type": "sigma_min"}
-    for order in (1, 2)
-    for kind in ("bh1", "bh2")
+UNIPC_CONFIGS = tuple(  # order 3 needs more steps
+    {"solver_order": order, "solver_type": kind} for order in (1, 2) for kind in ("bh1", "bh2")
 )
 SMOOTH_BELOW = 1e-3  # root mean square below which the loss is a square, so that it has a gradient
 

@@ -39,9 +39,12 @@ def test_options_reach_the_sampler(process):
     [
         ("dddim", {}, "unknown sampler 'dddim': did you mean 'ddim'"),
         ("NoScheduler", {}, "unknown sampler"),
-        ("ddpm", {"eta": 0.5}, "'ddpm' has no option 'eta'"),
-        ("ddim", {"variance": "large"}, "'ddim' has no option 'variance'"),
-        ("heun", {"eta": 0.5}, "'heun' has no option 'eta'"),
+        ("ddpm", {"eta": 0.5}, "'eta' is an option of ddim, not of ddpm"),
+        ("ddim", {"variance": "large"}, "'variance' is an option of ddpm, not of ddim"),
+        ("heun", {"eta": 0.5}, "'eta' is an option of ddim, not of heun"),
+        ("heun", {"churn": 0.5}, "'heun' has no option 'churn'"),
+        ("heun", {"config": {}}, "and heun is Cascade's own sampler ode; .* HeunDiscreteScheduler"),
+        ("ddim", {"config": {}}, "and ddim is Cascade's own sampler; leave it out, or use a sched"),
     ],
 )
 def test_unknown_samplers_and_options_without_effect_are_refused(process, name, options, message):
