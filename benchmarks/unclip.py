@@ -6,6 +6,7 @@
 The prior is judged by the cosine of its embedding and that of the caption's own picture, beside the
 cosine with the picture of another caption: a prior that ignores its text has the same of both
 (lucidrains/DALLE2-pytorch, issue 29). The captions are those of `heldout-*.tar` and `unseen-*.tar`.
+A decoder is judged likewise, by the embeddings of its variations.
 
 Shapes: N pictures, E width of an embedding.
 """
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cascade.conditioning.image_embedding import ImageEmbedding
 from cascade.conditioning.inputs import Inputs
 from cascade.contract import Contract
 from cascade.data.embedded_images import embed_images
@@ -116,21 +118,33 @@ def measure_prior(args: argparse.Namespace) -> None:
 
 
 def draw_sheet(args: argparse.Namespace) -> None:
-    """Draw a row per picture: the picture, and variations of it."""
+    """Draw a row per picture: the picture, and variations of it; print how near they are to it."""
     pipeline = CascadePipeline.from_pretrained(args.pipeline)
     pipeline.set_progress_bar_config(disable=True)
+    encoder = vision_encoder_of(encoder_facts(pipeline))
     side = pipeline.stages.last.space.size[0]
     contract = Contract(Space(size_px=READ_PX))
     images = TrainingImages(open_source(f"{args.data}/{args.split}-*.tar"), contract, flip=())
     step = max(1, len(images.source) // args.rows)
-    shown = []
+    shown, true, made = [], [], []
     for place in range(0, step * args.rows, step):
         picture = as_float(images.sized(place).image)[None]
         options = {"guidance": args.guidance[0], "output_type": "pt", "seed": 0}
         result = pipeline(like=picture, num_images=args.columns, **options)
         shown += [F.interpolate(picture, size=(side, side), mode="area"), result.images]
+        true.append(encoder.encode(picture).expand(args.columns, -1, -1, -1))
+        made.append(encoder.encode(result.images))
     save_png(contact_sheet(torch.cat(shown), columns=args.columns + 1), args.out, {})
+    own = as_vectors(torch.cat(true))
+    others = torch.arange(len(own)).roll(args.columns)  # those of the row before
+    print(line(f"{args.split}, variations", as_vectors(torch.cat(made)), own, others))
     print(args.out)
+
+
+def encoder_facts(pipeline: CascadePipeline) -> VisionFacts:
+    """The encoder whose embeddings the decoder takes."""
+    conditions = [each for contract in pipeline.stages.contracts for each in contract.conditions]
+    return next(each.encoder_facts for each in conditions if isinstance(each, ImageEmbedding))
 
 
 def parse_arguments() -> argparse.Namespace:
