@@ -84,7 +84,7 @@ def test_cancelling_ends_the_work_at_its_next_step_and_keeps_what_is_there(tmp_p
     view = job.view()
     assert (view.status, view.results) == ("cancelled", [result])
     assert view.archive is not None
-    assert "What was finished is below" in progress(view)
+    assert "Finished results are below" in progress(view)
 
 
 def test_the_device_is_free_while_a_zip_is_written(tmp_path, monkeypatch):
