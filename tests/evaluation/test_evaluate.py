@@ -204,7 +204,7 @@ def test_held_out_pictures_that_were_trained_on_are_counted(cascade, held_out, m
 
 def test_few_images_are_warned_of(cascade, held_out, measure):
     notes = " ".join(measure(cascade, held_out, num_images=6).notes)
-    assert "6 images are no more than the 48 features" in notes
+    assert "there are only 6 images for 48 features" in notes
 
 
 def test_what_was_seen_of_real_pictures_is_kept_until_one_of_them_changes(

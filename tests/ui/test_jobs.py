@@ -137,7 +137,7 @@ def test_progress_counts_pictures_and_shows_a_preview_without_a_file(tmp_path):
     job.join()
     (view,) = views
     assert view.share == 1.5 / 4
-    assert view.text == "Picture 2 of 4, <b>.png, page 2 of 3, about 2 min left"
+    assert view.text == "Image 2 of 4, <b>.png, page 2 of 3, about 2 min left"
     assert view.preview.startswith("data:image/jpeg;base64,")
     assert "&lt;b&gt;.png" in progress(view)
     assert list(tmp_path.iterdir()) == []
