@@ -203,7 +203,9 @@ class AutoencoderStage(Stage):
             ContractError: if the numbers cannot be used.
         """
         if not std > 0:
-            raise ContractError(f"latents must differ to be scaled, got a deviation of {std}.")
+            raise ContractError(
+                f"latents must differ to be scaled, got a standard deviation of {std}."
+            )
         return self._with_scale(mean, 1 / std)
 
     def _with_scale(self, shift: float, scale: float) -> AutoencoderStage:
@@ -253,7 +255,7 @@ class AutoencoderStage(Stage):
         """Latents (B, c, h, w) from N(0, 1), before shift and scale."""
         if not self.network.is_variational:
             raise ContractError(
-                f"this {self.network.kind} has no distribution of latents to draw from; let a "
+                f"this {self.network.kind} has no distribution of latents to sample from; let a "
                 "stage before it make them, or use a variational autoencoder."
             )
         space = self.latent_space

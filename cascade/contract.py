@@ -248,8 +248,8 @@ class Contract:
         """
         if not self.takes_image:
             raise ContractError(
-                f"stages do not join: {name!r} is a base stage and takes no image, but follows "
-                f"{previous_name!r}."
+                f"stages do not fit together: {name!r} is a base stage and takes no image, but "
+                f"follows {previous_name!r}."
             )
         for space in self.image_spaces:
             for field in fields(Space):
@@ -258,7 +258,7 @@ class Contract:
                 theirs, ours = (getattr(each, field.name) for each in (previous.space, space))
                 if theirs != ours:
                     raise ContractError(
-                        f"stages do not join: {previous_name!r} gives {field.name} "
+                        f"stages do not fit together: {previous_name!r} gives {field.name} "
                         f"{_text(theirs)}, {name!r} takes {_text(ours)}."
                     )
 
@@ -303,13 +303,13 @@ class Contract:
             )
         if settings.keep_colours and not self.has_colours:
             raise ContractError(
-                "keep_colours true is for stages that enlarge an image and were not trained on "
+                "keep_colours true is for stages that upscale an image and were not trained on "
                 "pairs; use keep_colours false."
             )
         if settings.guidance != 1 and not self.droppable:
             raise ContractError(
-                f"guidance {settings.guidance} needs a condition that training dropped now and "
-                "then; use guidance 1."
+                f"guidance {settings.guidance} needs a condition that was sometimes dropped in "
+                "training; use guidance 1."
             )
 
     @property

@@ -247,12 +247,12 @@ class DiffusionStage(Stage):
         """Check that a walk with these settings may go over its steps again."""
         if self.contract.student is not None:
             raise SettingsError(
-                f"a {self.contract.student.text} cannot go over its steps again; use resamplings 1."
+                f"a {self.contract.student.text} cannot repeat its steps; use resamplings 1."
             )
         if settings.reuse > 1:
             raise SettingsError(
-                f"reuse must be 1 to go over steps again, got {settings.reuse}: the features that "
-                "steps share belong to other noise."
+                f"reuse must be 1 to repeat steps, got {settings.reuse}: the features that steps "
+                "share belong to other noise."
             )
 
     def check_settings(self, settings: SamplingSettings) -> None:

@@ -111,15 +111,15 @@ def edit(
     )
     is_empty = not bool(subject.hole.any())
     if is_empty:
-        on_remark("the mask is empty, so the picture stays as it is")
+        on_remark("the mask is empty, so the image stays as it is")
     if subject.hole.all():
-        editing.check_resampling("the whole picture is repainted")
+        editing.check_resampling("the whole image is redrawn")
     hole = ~subject.hole if is_empty else subject.hole  # so that all settings are checked
     work, box = prepare_edit(chain.contracts, subject.image, hole, editing)
     if work.hole.all() and not is_empty:
         check_without_surroundings(chain.first.contract, editing)
     if remark := editing.remark(chain.first.contract, subject.hole):
-        on_remark(f"the picture {remark}")
+        on_remark(f"the image {remark}")
     start = work.input_image(chain.first)
     run = with_settings(chain, chain, options, request.settings)
     check_samplers((stage for _, stage in run.items()), editing, is_whole=bool(hole.all()))

@@ -8,7 +8,7 @@ from cascade.errors import ContractError, nearest
 
 PROMPT_ONLY = "use prompt; each stage names the text encoder that it was trained with"
 ENCODER = "stages name their text encoder, see pipeline.stages[name].conditions"
-FROM_STAGES = "the size follows from the stages or the picture; to change it use upscale"
+FROM_STAGES = "the size follows from the stages or the image; to change it use upscale"
 IN_STAGES = "the parts of a stage are in pipeline.stages[name]"
 AUTOENCODER = "an autoencoder is a stage of its own, see pipeline.stages"
 FAST_ATTENTION = "PyTorch's fast attention is always used"

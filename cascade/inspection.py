@@ -22,7 +22,7 @@ NOTHING = (
     "none: Cascade did not make it, it was saved from Python without its mark, or its metadata was "
     "removed"
 )
-BESIDE = "none: a map or a sheet that Cascade drew beside its results"
+BESIDE = "none: an uncertainty map or a sheet that Cascade wrote beside its results"
 NO_PLACE = "none: .npy has no place for one; .npz has"
 Number = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -89,7 +89,7 @@ class KeptFiles(Generic[Entry]):
             except OSError as error:
                 logger.warning("%s cannot be read now and is left out (%s)", path, error)
             except (SafetensorError, ValueError, KeyError) as error:
-                logger.warning("%s is damaged and will be written anew (%s)", path, error)
+                logger.warning("%s is damaged and will be written again (%s)", path, error)
                 with suppress(OSError):
                     path.unlink()
         self._sort()

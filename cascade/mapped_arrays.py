@@ -50,7 +50,7 @@ def new_array(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
         except (OSError, OverflowError) as error:
             cause = getattr(error, "strerror", None) or error
             raise OutputError(
-                f"a picture of this size needs {size_bytes / 2**30:.1f} GiB of temporary space in "
+                f"an image of this size needs {size_bytes / 2**30:.1f} GiB of temporary space in "
                 f"{tempfile.gettempdir()} ({cause}); free some, or set TMPDIR to another folder."
             ) from error
     _files.add(mapped)

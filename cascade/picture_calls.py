@@ -90,7 +90,7 @@ def _restored(
     saved, stds = stages.expected_error if returns_std else None, []
     expected = saved if saved is not None and saved.holds_for(chain, count, each[0]) else None
     if expected is not None:
-        logger.info("std is the expected error, measured on %d pictures.", expected.pictures)
+        logger.info("std is the expected error, measured on %d images.", expected.pictures)
 
     def work(restore: Restore) -> Callable[[Any, int], Any]:
         def one(picture: Any, place: int) -> Any:

@@ -14,7 +14,7 @@ from cascade.errors import ContractError
 from cascade.space import Size
 
 READERS = {  # of inputs that a run starts from
-    ImageEmbedding.input_name: "variations of a picture need a stage with an image embedding",
+    ImageEmbedding.input_name: "variations of an image need a stage with an image embedding",
     Latents.input_name: "only the decoder of an autoencoder takes latents",
 }
 AS_INPUT = f'inputs={{"{Latents.input_name}": tensor}}'

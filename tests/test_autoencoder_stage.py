@@ -323,7 +323,7 @@ def test_a_decoder_is_neither_swept_nor_an_upsampler(stage):
 def test_a_pipeline_that_ends_in_latents_makes_tensors_only(stage):
     pipeline = CascadePipeline.from_stages({"base": base_of(stage.latent_space)})
     pipeline.set_progress_bar_config(disable=True)
-    with pytest.raises(ContractError, match="makes latents, which are no pictures"):
+    with pytest.raises(ContractError, match="makes latents, which are not images"):
         pipeline(num_images=1)
     assert pipeline(num_images=1, steps=1, output_type="pt").images.shape == (1, 4, 8, 8)
 

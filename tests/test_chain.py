@@ -63,7 +63,7 @@ def test_stages_keep_their_names_and_order(base_stage, upsampler):
 )
 def test_stages_that_do_not_join_are_refused_with_both_values(base_stage, values, words):
     following = stage(**values)
-    with pytest.raises(ContractError, match=r"stages do not join: .*'base'") as error:
+    with pytest.raises(ContractError, match=r"stages do not fit together: .*'base'") as error:
         StageChain({"base": base_stage, "next": following})
     for word in [*words, "'base'", "'next'"]:
         assert word in str(error.value)
@@ -132,7 +132,7 @@ def test_a_missing_stage_and_stages_that_do_not_join_are_refused(base_stage, ups
     with pytest.raises(WeightsError, match=r"no stage at .*larger"):
         StageChain.from_pretrained(tmp_path / "chain")
     shutil.copytree(tmp_path / "chain" / "base", tmp_path / "chain" / "larger")
-    with pytest.raises(ContractError, match="do not join"):
+    with pytest.raises(ContractError, match="do not fit together"):
         StageChain.from_pretrained(tmp_path / "chain")
 
 

@@ -48,7 +48,7 @@ def upsampler(size_px, **space):
 def test_what_is_taken_follows_from_the_conditions():
     contracts = (BASE, UPSAMPLER, GREY)
     assert [each.needs_image for each in contracts] == [False, True, True]
-    assert [each.description for each in contracts] == ["noise", "16 px", "grey 64 px"]
+    assert [each.description for each in contracts] == ["noise", "16 px", "greyscale 64 px"]
     assert [[s.channels for s in each.image_spaces] for each in contracts] == [[], [3], [1]]
     assert [each.scale for each in contracts] == [1, 4, 1]
     assert [each.input_names for each in contracts] == [["labels"], ["labels", "image"], ["image"]]
@@ -137,7 +137,7 @@ def test_stages_that_agree_join():
     ],
 )
 def test_stages_that_disagree_are_refused_by_name_and_number(previous, message):
-    with pytest.raises(ContractError, match=f"stages do not join: {message}") as error:
+    with pytest.raises(ContractError, match=f"stages do not fit together: {message}") as error:
         check(Contract(previous))
     assert "\n" not in str(error.value)
 
@@ -212,7 +212,7 @@ def test_conditions_that_do_not_go_with_the_space_are_refused(condition, message
 
 def test_conditions_for_other_channels_are_refused():
     one, five = Space(size_px=64, channels=1), Space(size_px=64, channels=5)
-    with pytest.raises(ContractError, match="colours grey images needs 3 channels, got 1"):
+    with pytest.raises(ContractError, match="colourises greyscale images needs 3 channels, got 1"):
         Contract(one, (Luminance(),))
     damaged = LowResolution(size_px=16, degradation=Degradation())
     with pytest.raises(ContractError, match=r"is for images of 3 channels.* has 5"):

@@ -83,7 +83,7 @@ def test_an_upsampler_needs_something_around_the_hole(upsampler, image):
     hole[:, 16:] = False
     cases = [(everything, {}), (everything, {"feather_px": 3}), (hole, {"window_px": 4})]
     for mask, settings in cases:
-        with pytest.raises(SettingsError, match="nothing around the hole is left that this pipel"):
+        with pytest.raises(SettingsError, match="the hole has no surroundings that this pipel"):
             enlarging.edit(image, mask, **settings)
     for mask, settings in ((everything, {"strength": 0.5}), (hole, {}), (~everything, {})):
         assert enlarging.edit(image, mask, **settings).images.isfinite().all()
@@ -94,10 +94,10 @@ def test_an_empty_mask_gives_the_picture_itself_and_says_so(pipeline, image, cap
     with caplog.at_level(logging.WARNING, "cascade"):
         result = pipeline.edit(image, nothing, num_images=2)
     assert result.images.equal(image.expand(2, -1, -1, -1))
-    assert "the mask is empty, so the picture stays as it is" in caplog.text
+    assert "the mask is empty, so the image stays as it is" in caplog.text
     remarks: list[str] = []
     pipeline.edit(image, nothing, on_remark=remarks.append)
-    assert remarks == ["the mask is empty, so the picture stays as it is"]
+    assert remarks == ["the mask is empty, so the image stays as it is"]
 
 
 def test_a_low_strength_stays_near_the_picture(pipeline, image):
@@ -176,9 +176,9 @@ def test_prompts_steer_what_is_drawn(drawing):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mask": torch.zeros(8, 8, dtype=torch.bool)}, "mask has 8x8 px, the picture 32x32"),
-        ({"mask": None}, "nothing says what to repaint"),
-        ({"sampler": "euler"}, "only the samplers ddim, ddpm and euler-maruyama can go"),
+        ({"mask": torch.zeros(8, 8, dtype=torch.bool)}, "mask has 8x8 px, but the image has 32x32"),
+        ({"mask": None}, "nothing to inpaint is marked"),
+        ({"sampler": "euler"}, "only the samplers ddim, ddpm and euler-maruyama can repeat"),
         ({"reuse": 2}, "reuse must be 1"),
         ({"start_at": "upsampler"}, "start_at has no effect here"),
         ({"stop_at": "base"}, "stop_at has no effect here"),
@@ -199,8 +199,8 @@ def test_wrong_arguments_are_refused_in_one_line(pipeline, image, mask, argument
     ("arguments", "message"),
     [
         ({"sampler": [None, "euler"], "strength": 0.5}, "samplers of diffusers cannot start from"),
-        ({"sampler": ["ode", None]}, "only the samplers ddim, ddpm and euler-maruyama can go over"),
-        ({"reuse": [2, 1]}, "reuse must be 1 to go over steps again"),
+        ({"sampler": ["ode", None]}, "only the samplers ddim, ddpm and euler-maruyama can repeat"),
+        ({"reuse": [2, 1]}, "reuse must be 1 to repeat steps"),
     ],
 )
 def test_no_stage_starts_if_the_settings_of_one_do_not_fit(

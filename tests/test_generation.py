@@ -168,7 +168,7 @@ def test_latents_between_are_named_and_not_written(tmp_path, caplog):
     latent = CascadePipeline.from_stages({"base": base, "decoder": decoder})
     generate(latent, tmp_path, num_images=1, seed=0, keep_intermediates=True)
     assert names(tmp_path) == ["00000.png", "grid.png"]
-    assert caplog.text.count("stage 'base' makes latents, which are no pictures, so they are") == 1
+    assert caplog.text.count("stage 'base' makes latents, which are not images, so they are") == 1
 
 
 def test_a_further_series_overwrites_nothing_unless_allowed(pipeline, tmp_path):
@@ -222,7 +222,7 @@ def test_a_sheet_of_somebody_or_of_pictures_that_moved_away_is_not_overwritten(p
 
 def test_two_processes_do_not_give_pictures_the_same_numbers(pipeline, tmp_path):
     def second(*_):
-        with pytest.raises(OutputError, match="another process generates pictures into"):
+        with pytest.raises(OutputError, match="another process is generating images into"):
             generate(pipeline, tmp_path)
 
     generate(pipeline, tmp_path, callback=second)
@@ -402,7 +402,9 @@ def test_an_error_while_drawing_changes_nothing_in_the_folder(pipeline, tmp_path
 def test_choices_that_contradict_each_other_are_refused():
     with pytest.raises(ContractError, match="overwrite begins a new series and resume completes"):
         Generation(overwrite=True, resume=True)
-    with pytest.raises(ContractError, match="3 classes cannot take turns over 2 pictures; make mo"):
+    with pytest.raises(
+        ContractError, match="3 classes cannot alternate over 2 images; generate mo"
+    ):
         Generation(num_images=2, classes=["red", "blue", "red"])
     Generation(num_images=1, prompts=["a", "b", "c"], classes=["red", "blue", "red"])
 

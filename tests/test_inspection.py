@@ -148,15 +148,15 @@ def test_a_folder_is_inspected_as_a_whole(command, tmp_path):
     assert done.code == 1
     assert [line for line in done.out.splitlines() if not line.startswith(" ")] == [
         *(str(folder / name) for name in ("broken.jpg", *sheets, "made.png", "sub/plain.png")),
-        "5 pictures: 1 unreadable, 2 drawn beside results, without a mark, "
-        "1 trainedAlgorithmicMedia, 1 without record and mark",
+        "5 images: 1 unreadable, 2 sheets or maps without a mark, 1 trainedAlgorithmicMedia, 1 "
+        "without record or mark",
     ]
     assert "fault    not a readable image" in done.out
-    assert done.out.count("none: a map or a sheet that Cascade drew") == 2
+    assert done.out.count("none: an uncertainty map or a sheet that Cascade wrote") == 2
     listed = command("inspect", folder, "--json")
     assert listed.code == 1
     broken, *others = json.loads(listed.out)["pictures"]
     assert "not a readable image" in broken["error"]
     assert [each["mark"] for each in others] == ["", "", "trainedAlgorithmicMedia", ""]
     (tmp_path / "empty").mkdir()
-    assert "no pictures in" in command("inspect", tmp_path / "empty").err
+    assert "no images in" in command("inspect", tmp_path / "empty").err

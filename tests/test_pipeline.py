@@ -453,7 +453,7 @@ def test_keep_colours_for_all_stages_passes_over_those_without_an_image(pipeline
     assert "keep_colours" not in result.settings["base"]
     assert result.settings["up"]["keep_colours"] is True
     for options in ({"keep_colours": {"base": True}}, {"keep_colours": True, "stop_at": "base"}):
-        with pytest.raises(ContractError, match="keep_colours true is for stages that enlarge"):
+        with pytest.raises(ContractError, match="keep_colours true is for stages that upscale"):
             sample(pipeline, num_images=1, **options)
 
 
@@ -700,9 +700,13 @@ def test_a_grey_picture_of_another_size_is_coloured_and_enlarged(colouring):
 
 
 def test_a_picture_that_is_missing_or_cannot_be_coloured_is_refused(colouring):
-    with pytest.raises(ContractError, match=r"the first stage, 'colour', needs .*: grey 16 px"):
+    with pytest.raises(
+        ContractError, match=r"the first stage, 'colour', needs .*: greyscale 16 px"
+    ):
         sample(colouring)
-    with pytest.raises(ContractError, match=r"to colour must be \(B, 1, H, W\).*\(1, 2, 16, 16\)"):
+    with pytest.raises(
+        ContractError, match=r"to colourise must be \(B, 1, H, W\).*\(1, 2, 16, 16\)"
+    ):
         sample(colouring, image=torch.zeros(1, 2, 16, 16))
 
 

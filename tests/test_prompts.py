@@ -183,10 +183,10 @@ def test_a_pipeline_without_text_names_what_it_takes(base_stage):
 def test_a_prompt_that_is_cut_is_reported_once_with_what_was_lost(drawing, caplog):
     for _ in range(2):
         drawing("a red cat in the house", seed=0)  # six tokens, two of which mark its ends
-    assert caplog.messages == ["the prompt is too long, so this end has no effect: 'the house'"]
+    assert caplog.messages == ["the prompt is too long, so this end is cut off: 'the house'"]
     drawing(["a red cat in a house", "a blue cat in a dog", CAT], seed=0)
     assert caplog.messages[1:] == [
-        "2 prompts are too long, so this end of the first has no effect: 'a house'"
+        "2 prompts are too long, so this end of the first is cut off: 'a house'"
     ]
 
 
@@ -201,7 +201,7 @@ def test_texts_in_other_letters_than_the_encoder_reads_are_reported_once(drawing
     encoder.live.scripts = ("Latin",)
     for _ in range(2):
         drawing(["а кошка", "a cat"], seed=0)
-    latin = "the text encoder reads Latin letters only, so pictures will not follow"
+    latin = "the text encoder reads Latin letters only, so the images will not follow"
     assert caplog.messages == [
         "the text encoder does not know 'а', 'кошка' in the prompts",
         f"{latin} this prompt: 'а кошка'",

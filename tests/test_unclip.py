@@ -317,7 +317,7 @@ def test_an_embedding_of_another_encoder_or_width_is_refused(toy, fill_zeros, ch
         Contract(decoder.space, (condition,)), decoder.process, network="unet",
         network_options={"channels": (8,), "blocks": 1}, embedding_dim=32,
     )  # fmt: skip
-    with pytest.raises(ContractError, match=f"stages do not join: .*{words}"):
+    with pytest.raises(ContractError, match=f"stages do not fit together: .*{words}"):
         CascadePipeline.from_stages({"prior": toy.stages["prior"], "decoder": other})
 
 
@@ -329,7 +329,7 @@ def test_a_decoder_follows_no_stage_that_gives_pixels(toy, base_stage):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"like": torch.rand(3, 3, 8, 8), "num_images": 2}, "got 3 pictures of like for 2 images"),
+        ({"like": torch.rand(3, 3, 8, 8), "num_images": 2}, "got 3 images as like for 2 results"),
         ({"like": torch.rand(1, 3, 8, 8), "image": torch.rand(1, 3, 8, 8)}, "exclude each other"),
         ({"like": torch.rand(1, 3, 8, 8), "start_at": "prior"}, "start_at 'prior' does not fit"),
         (
@@ -349,7 +349,7 @@ def test_a_decoder_without_a_picture_or_a_prior_is_one_line(toy):
     alone = CascadePipeline.from_stages({"decoder": toy.stages["decoder"]})
     with pytest.raises(ContractError, match="needs an image to start from: embedding of colours"):
         alone(num_images=1)
-    with pytest.raises(ContractError, match="let a prior precede it, or give a picture as 'like'"):
+    with pytest.raises(ContractError, match="put a prior before it, or give an image as 'like'"):
         toy.stages["decoder"].run([0])
 
 
@@ -407,13 +407,13 @@ def test_embeddings_of_whole_pictures_are_not_those_of_their_parts(
     encoded = embed_images(source, toy.stages["prior"].contract.space, tmp_path)
     decoder = Contract(Space(size_px=32), toy.stages["decoder"].conditions)
     embedded = {"image_embedding": encoded}
-    with pytest.raises(DataError, match="the embeddings of pictures are not those of their crops"):
+    with pytest.raises(DataError, match="the embeddings of images are not those of their crops"):
         TrainingImages(source, decoder, **{"flip": (), **option}, embedded=embedded)
     recipe = load_stage_recipe(
         find_recipe("emoji-64-unclip", "stages"),
         ["condition.image_embedding.encoder=colours", "condition.text=null", "data.flip=[x]"],
     )
-    with pytest.raises(CascadeError, match="the embeddings of pictures are not those of their cro"):
+    with pytest.raises(CascadeError, match="the embeddings of images are not those of their cro"):
         check_stage(recipe)
 
 

@@ -259,7 +259,7 @@ def test_a_wrong_upscaling_gets_one_line(pipeline, arguments, words):
     [
         ({"image": "x.png"}, "open the file first, with PIL.Image.open"),
         ({"hints": "x.png"}, "hints must be a PIL image or a Picture, got str"),
-        ({"scale": 2}, "no argument 'scale': the size follows from the stages or the picture"),
+        ({"scale": 2}, "no argument 'scale': the size follows from the stages or the image"),
         ({"seed": 1.5}, "seed must be a whole number of at least 0, got 1.5"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
     ],

@@ -36,7 +36,7 @@ SAMPLE_IMAGES = 64
 FIRST_IMAGES = 16  # that training looks at before it starts
 NAMED_IMAGES = 3
 ADVICE = (
-    ", so they are nearly without contrast; make {low} black and {high} white by "
+    ", so they have almost no contrast; make {low} black and {high} white with "
     "data.range=[{low},{high}]"
 )
 

@@ -60,7 +60,7 @@ def check_recipe(recipe: StageRecipe | PipelineRecipe, path: Path | None = None)
         if previous is not None:
             stage.contract.check_follows(previous[1], name=section.name, previous_name=previous[0])
         previous = (section.name, stage.contract)
-    return [*lines, f"{recipe.name}: the stages join"]
+    return [*lines, f"{recipe.name}: the stages fit together"]
 
 
 def _describe(recipe: StageRecipe, stage: Stage) -> str:
@@ -148,8 +148,8 @@ def _of_all(measured: Sequence[ExpectedError | None]) -> ExpectedError | None:
     different = {each for each in measured if each is not None}
     if len(different) > 1:
         logger.warning(
-            "expected errors of %d models are left out, because none is of the joined pipeline; "
-            "measure them with evaluate --apply-doubt.",
+            "the expected errors of %d models are left out, because none applies to the whole "
+            "pipeline; measure them with evaluate --apply-doubt.",
             len(different),
         )
     return different.pop() if len(different) == 1 else None

@@ -138,9 +138,9 @@ def colour_range(recipe: StageRecipe) -> tuple[int, int] | None:
     assert not isinstance(high, tuple)
     if low != int(low) or high != int(high) or not 0 <= low < high <= MOST_LEVEL:
         raise RecipeError(
-            "data.range of colour pictures must be two whole numbers [black, white] from 0 to "
-            f"{MOST_LEVEL}, the smaller one first, got {list(ends)}; for bands of other numbers "
-            "state space.channels, or space.range."
+            "data.range of colour images must be two whole numbers [black, white] from 0 to "
+            f"{MOST_LEVEL}, the smaller one first, got {list(ends)}; for bands of other values "
+            "set space.channels or space.range."
         )
     return int(low), int(high)
 

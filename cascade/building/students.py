@@ -170,7 +170,7 @@ def shared_vocabulary(vocabulary: Vocabulary, teacher: Stage | None) -> Vocabula
             if new:
                 raise DataError(
                     f"the images have {field} {new[0]!r}, which the teacher does not know; keep "
-                    f"the others only, by data.only={{{field}: [NAME, …]}}."
+                    f"only the others with data.only={{{field}: [NAME, …]}}."
                 )
         return {field: known.get(field, in_data[field]) for field in fields}
 
@@ -202,8 +202,8 @@ def astray_warnings(stage: Stage, teacher: DiffusionStage | None) -> list[str]:
     most = max(n for n, timestep in lowest.items() if timestep >= last)
     return [
         f"a student in {counted(student.steps, 'step')} learns at timesteps from "
-        f"{lowest[student.steps]} on, but its teacher hardly at any below {last}, so it may lead "
-        f"the student astray; {counted(most, 'step')} or fewer avoid that."
+        f"{lowest[student.steps]} on, but its teacher hardly learned at any below {last}, so it "
+        f"may mislead the student; {counted(most, 'step')} or fewer avoid that."
     ]
 
 
@@ -222,7 +222,7 @@ def slow_student_warnings(stage: Stage, teacher: DiffusionStage | None) -> list[
         return []
     reusing = f", {whole} of them whole (reuse {teacher.sampling.reuse})"
     return [
-        f"the student will call its network {counted(own, 'time')} for a picture and its teacher "
+        f"the student will call its network {counted(own, 'time')} for an image and its teacher "
         f"calls it {counted(all_calls, 'time')}{reusing if whole < all_calls else ''}: it "
         f"{'will' if own >= all_calls else 'may'} be no faster; fewer steps would be."
     ]

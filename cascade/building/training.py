@@ -304,5 +304,5 @@ def _resumed(file: Path, recipe: StageRecipe, *, is_complete: bool) -> StageReci
     for change in differences(values[0], values[1]):
         logger.info("resuming with %s.", change.as_change())
     for change in differences(values[1], values[2]):
-        logger.warning("the run is complete, so that this has no effect: %s.", change.as_change())
+        logger.warning("the run is complete, so this has no effect: %s.", change.as_change())
     return result

@@ -158,7 +158,7 @@ def prepare_colouring(
     plan = Preparation("colourise", request, colouring.seed)
     count = len(plan.inputs.pictures)
     if hints is not None and count != 1:
-        raise ContractError(f"hints need exactly one input picture, got {count}; name one picture.")
+        raise ContractError(f"hints need exactly one input image, got {count}; name one image.")
     if hints is not None:
         _check_one_page(plan.plan.jobs[0])
         colouring = replace(colouring, hints=read_picture(hints))
@@ -198,8 +198,8 @@ def _check_one_page(job: Job) -> None:
     pages = 1 if job.pages == "first" else job.source.page_count()
     if pages > 1:
         raise ContractError(
-            f"hints need a picture of one page, and {job.source.name} has {pages}; take the first "
-            "alone, or save the pages as pictures of their own."
+            f"hints need an image of one page, but {job.source.name} has {pages}; take the first "
+            "alone, or save the pages as separate images."
         )
 
 

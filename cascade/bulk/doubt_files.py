@@ -152,8 +152,8 @@ def _alike(stds: Sequence[Raster]) -> list[Raster]:
 def words_of(seeds: int, expected: ExpectedError | None) -> str:
     """What the numbers of a doubt are."""
     if expected is None:
-        return f"spread over {seeds} seeds, not an error"
-    return f"expected error (measured on {expected.pictures} pictures), {seeds} seeds"
+        return f"standard deviation over {seeds} seeds, not an error"
+    return f"expected error (measured on {expected.pictures} images), {seeds} seeds"
 
 
 def _caption(words: str, *parts: str) -> str:

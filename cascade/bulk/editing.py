@@ -31,8 +31,9 @@ from cascade.stage import Stage
 
 TEXT_OPTIONS = {"prompt": "--prompt", "negative_prompt": "--negative"}
 NO_DAMAGE = (
-    "nothing says what is damaged: give --mask, or a picture that is transparent there. Noise and "
-    "blocks of JPEG are repaired by cascade upscale, other damage by a --model trained on pairs."
+    "no damaged area is marked: pass --mask, or an image that is transparent there. cascade "
+    "upscale removes noise and JPEG blocks; a --model that was trained on pairs repairs other "
+    "damage."
 )
 
 
@@ -97,7 +98,7 @@ def edits(
     # Evaluation reads captions, so that its figures of models that take text hold for none.
     has_words = bool(repainting.words) or any(each.contract.takes_text for each in running)
     if is_full:
-        editing.check_resampling("the whole picture is repainted")
+        editing.check_resampling("the whole image is redrawn")
         check_without_surroundings(first, editing)
     check_samplers(running, editing, is_whole=is_whole)
 
@@ -181,8 +182,8 @@ def _check_not_empty(mask: Picture, path: Path | None, plan: Preparation) -> Non
     if len(plan.inputs.pictures) == 1:
         hole_of(mask, plan.inputs.pictures[0].read(plan.request.truncated).size)
     raise ContractError(
-        f"{path}: the mask is empty, nothing in it is brighter than middle grey; paint white where "
-        "to repaint."
+        f"{path}: the mask is empty, because no pixel is brighter than middle grey; paint the "
+        "area to inpaint white."
     )
 
 

@@ -157,7 +157,7 @@ def is_file_name(out: Path | str, inputs: Sequence[str], *, bands: bool = False)
             raise DataError(f"{text}: no such file or folder.")
     if not is_one_file(inputs) or inputs[0].endswith(".tar"):
         raise OutputError(
-            f"{out} names one picture, but there may be several inputs; name a folder instead."
+            f"{out} names one image, but there may be several inputs; name a folder instead."
         )
     endings = BAND_KINDS if bands else FORMAT_OF_SUFFIX
     if suffix_of(name) not in endings:

@@ -156,7 +156,7 @@ def _places(destinations: Mapping[Path, Destination], command: str) -> dict[Part
     for folder, destination in destinations.items():
         ledgers = part_ledgers(folder, command)
         if not ledgers:
-            what = "holds no part" if folder.is_dir() else "is no folder with parts"
+            what = "holds no part" if folder.is_dir() else "is not a folder with parts"
             raise DataError(
                 f"{destination.name(folder)} {what} of {command}; expected a file such as "
                 f"{ledger_file(folder, command, Part(8, 1)).name}, which a run with a part writes."
@@ -199,8 +199,8 @@ class _Whole:
             owner = self.owners.setdefault(key, part)
             if owner != part:
                 raise DataError(
-                    f"parts {owner} and {part} both have a result {key}, so it is not known which "
-                    "input it is of; run both parts again in new folders."
+                    f"parts {owner} and {part} both have a result {key}, so it is unclear which "
+                    "input it belongs to; run both parts again in new folders."
                 )
             is_there = _is_there(destination, file.parent / key)
             self._add_result(ledger, is_there, key, settings_id, name, part)

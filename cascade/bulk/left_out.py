@@ -10,7 +10,7 @@ from cascade.bulk.progress import Note
 from cascade.imaging.other_files import HIDDEN_FOLDER, counts_text, kind_of, kinds_text, noun_of
 
 OWN_PREFIX = ".cascade-"  # the ledger and the locks in a folder of results
-FILES = "file that is not a picture", "files that are not pictures"
+FILES = "file that is not an image", "files that are not images"
 
 
 @dataclass

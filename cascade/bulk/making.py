@@ -91,7 +91,7 @@ def make_result(
     picture = decode_picture(data, job.source.name, truncated=method.truncated)
     method.check_suits(job, picture)
     if picture.is_truncated:
-        on_remark("is cut off; what is missing is grey in the result")
+        on_remark("is truncated; the missing part is grey in the result")
     _check_format_holds_result(picture, job.output, method)
     if remark := method.remark(picture):
         on_remark(remark)

@@ -45,8 +45,7 @@ class Outcome:
         """At most one line: what the results do not keep of the pictures, and of how many."""
         counts = Counter(self.lost)
         parts = [
-            f"{what} of {counted(count, 'picture')} ({why})"
-            for (what, why), count in counts.items()
+            f"{what} of {counted(count, 'image')} ({why})" for (what, why), count in counts.items()
         ]
         return [f"not kept: {'; '.join(parts)}"] if parts else []
 
@@ -56,7 +55,7 @@ class Outcome:
         for name, reason in self.unsuitable:
             names.setdefault(reason, []).append(name)
         return [
-            with_examples(f"left out: {counted(len(each), 'picture')}, {reason}", each).text
+            with_examples(f"left out: {counted(len(each), 'image')}, {reason}", each).text
             for reason, each in names.items()
         ]
 

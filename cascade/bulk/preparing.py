@@ -181,7 +181,7 @@ class Preparation:
         of_all = self.request.overrides.values.get(ALL, {})
         if DIAL in of_all and not any(each.contract.has_dial for each in running.values()):
             raise ContractError(
-                f"{DIAL} {of_all[DIAL]:g} is for models that measure noise and compression, and "
+                f"{DIAL} {of_all[DIAL]:g} is for models that measure noise and compression, but "
                 f"{model_record(self.request.model)['model']} does not; leave it out."
             )
 

@@ -167,7 +167,7 @@ def record_of(path: Path, line: Mapping[str, Any] | None, layout: Layout | None 
         raise NotAResultError(f"cannot be read ({error.strerror or error})") from error
     except DataError as error:
         reason = str(error).removeprefix(f"{path}: ").rstrip(".")
-        raise NotAResultError(f"is not an intact picture: {reason}") from error
+        raise NotAResultError(f"is not an intact image: {reason}") from error
 
 
 def difference(
@@ -198,17 +198,20 @@ def difference(
     if record.input_sha256 != source.sha256():
         return "was made from another input of that name"
     if was != is_now:
-        return f"stands beside a map of doubt {_change_of_errors(was, is_now)}"
+        return f"stands beside an uncertainty map {_change_of_errors(was, is_now)}"
     return ""
 
 
 def _change_of_errors(before: str | None, now: str | None) -> str:
     """How the expected errors changed since a map was made, to follow "a map of doubt"."""
     if before is None:
-        return "that shows the spread; the model's expected errors were measured since"
+        return (
+            "that shows the standard deviation; the model's expected errors have been measured "
+            "since"
+        )
     if now is None:
-        return "that shows expected errors, which do not hold for these results any more"
-    return "that shows expected errors, which were measured anew since"
+        return "that shows expected errors, which no longer apply to these results"
+    return "that shows expected errors, which have been measured again since"
 
 
 def _is_described(path: Path, line: Mapping[str, Any]) -> bool:

@@ -26,14 +26,12 @@ def colour_remark(picture: Picture) -> str:
 
     A picture of one tint, such as a sepia photograph, has none: its colour follows its brightness.
     """
-    return "has colours already; only its brightness is kept" if has_colours(picture) else ""
+    return "has colours already; only its luminance is kept" if has_colours(picture) else ""
 
 
 def reason_not_to_colour(picture: Picture) -> str:
     """Say that pictures to colour have colours already; empty if this one has none."""
-    return (
-        "which have colours already (--recolour works on them too)" if has_colours(picture) else ""
-    )
+    return "which have colours already (--recolour includes them)" if has_colours(picture) else ""
 
 
 def has_colours(picture: Picture) -> bool:
@@ -67,13 +65,16 @@ def range_remark(picture: Picture, ends: tuple[int, int] | None) -> str:
         return ""  # the picture fails, for this reason
     if ends is not None:
         share = outside_share(picture, *ends)
-        return f"has numbers outside the range, clipped: {percentage(share)}" if share else ""
+        return (
+            f"has values outside the range, which are clipped: {percentage(share)}" if share else ""
+        )
     low, high = used_range(picture)
     if picture.bits == 8 or not is_narrow(low, high, picture.bits):
         return ""
     return (
-        f"uses {low} to {high} of {2**picture.bits - 1:,}, nearly without contrast; --range {low} "
-        f"{high} takes them for black and white, and the result keeps its numbers"
+        f"uses {low} to {high} of {2**picture.bits - 1:,}, so it has almost no contrast; --range "
+        f"{low} {high} makes these two values black and white, and the result keeps the scale of "
+        "the input"
     )
 
 
@@ -109,7 +110,7 @@ def model_remark(name: str, stages: Mapping[str, Stage]) -> str:
                 examples = ", ".join(classes[:EXAMPLES])
                 more = " and others" if len(classes) > EXAMPLES else ""
                 return (
-                    f"{name} was trained on pictures of certain classes ({examples}{more}); it may "
-                    "draw their features into other pictures"
+                    f"{name} was trained on images of certain classes ({examples}{more}); it may "
+                    "add their features to other images"
                 )
     return ""

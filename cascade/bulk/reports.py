@@ -65,7 +65,7 @@ class Reports:
         self._time_is_told = True
         left_s = workload.left_s()
         if left_s is not None and left_s >= LEAST_ESTIMATE_S:
-            others = counted(workload.unfinished, "further picture")
+            others = counted(workload.unfinished, "further image")
             duration = rough_duration(left_s)
             self._say(f"{others} will take about {duration} (measured on the first)", "note")
 
@@ -73,7 +73,7 @@ class Reports:
         """Pass on a remark about a picture: the first one to everybody."""
         is_first = not self._has_remark
         self._has_remark = True
-        more = "; further such pictures are not mentioned" if is_first and self._total > 1 else ""
+        more = "; further such images are not mentioned" if is_first and self._total > 1 else ""
         self._say(f"{job.source.name} {remark}{more}", "note" if is_first else "detail")
 
     def failure(self, name: str, reason: str) -> None:
@@ -89,7 +89,7 @@ class Reports:
         """Report how many pictures failed for the same fault of existing files as another one."""
         for fault, count in self._faults.items():
             if count > 1:
-                others = counted(count - 1, "further picture")
+                others = counted(count - 1, "further image")
                 text = f"the result of each {ALREADY_EXISTS} {fault}"
                 self._say(failure_line(others, text), "failure")
         self._faults.clear()

@@ -109,11 +109,13 @@ def check_options(request: Request, *, bands: bool) -> None:
         "a range for black and white": request.range,
         "a signature": request.signer,
     }
-    numbers = {"an axis of volumes": request.axis, "a number for missing ones": request.nodata}
+    numbers = {"an axis of volumes": request.axis, "a value for missing data": request.nodata}
     unused = [name for name, value in (colours if bands else numbers).items() if value is not None]
     if unused:
-        kind, other = ("colour pictures", "bands") if bands else ("bands", "colour pictures")
-        raise ContractError(f"{unused[0]} is for {kind}, but this model makes {other}; leave it.")
+        kind, other = ("colour images", "bands") if bands else ("bands", "colour images")
+        raise ContractError(
+            f"{unused[0]} is for {kind}, but this model makes {other}; leave it out."
+        )
 
 
 def check_store(request: Request) -> None:
@@ -129,8 +131,8 @@ def check_store(request: Request) -> None:
     for name, value in options.items():
         if value and is_remote(str(request.out)):
             raise ContractError(
-                f"results in a store are one per picture, without {name}; leave them out, or name "
-                "a folder of this machine."
+                f"a store takes one result per image, without {name}; leave them out, or name a "
+                "folder of this machine."
             )
 
 
@@ -144,6 +146,6 @@ def check_shards(request: Request) -> None:
     for name, value in options.items():
         if value:
             raise ContractError(
-                f"the results of a shard are a shard with one result per picture, without {name}; "
+                f"the results of a shard are a shard with one result per image, without {name}; "
                 "leave them out, or unpack the shard first."
             )

@@ -89,8 +89,8 @@ class RestoredFiles:
             return files.make(job, path, record_of, progress, on_remark)
         if self.request.map:
             raise ContractError(
-                "a standard deviation needs a model that makes the kind of images that it takes, "
-                "colour pictures or bands."
+                "a standard deviation needs a model whose results are of the same kind as its "
+                "inputs: colour images or bands."
             )
         if space.has_bands:
             return self._picture_from_bands(
@@ -157,8 +157,8 @@ class RestoredFiles:
             file = open_rasters(stream, job.source.name, layout)
             if job.pages != "first" and len(file) > 1:
                 raise ContractError(
-                    f"the file holds {len(file)} images, but a colour picture is one; save them as "
-                    "files of their own, or take the first alone."
+                    f"the file holds {len(file)} images, but a colour image is one; save them as "
+                    "separate files, or take the first alone."
                 )
             raster = file.image(0).with_nodata(self.request.nodata)
         check_bands(raster, space)
@@ -194,7 +194,7 @@ class RestoredFiles:
 def _remarks(picture: Picture) -> Iterator[str]:
     """What the user should know about a picture that bands are made from."""
     if picture.is_truncated:
-        yield "is cut off; what is missing is taken for grey"
+        yield "is truncated; the missing part counts as grey"
     if picture.alpha is not None:
         yield "is transparent in places, which the result does not keep"
 

@@ -64,9 +64,9 @@ def prepare_restoring(
     of_masks = {"mask": mending.mask, "grow": mending.grow_px, "window": mending.window_px}
     if not plan.model.is_of_pairs:
         of_pairs = {"tile": restoration.tile_px, "axis": request.axis, "nodata": request.nodata}
-        _refuse(of_pairs, f"{request.model} mends what is masked")
+        _refuse(of_pairs, f"{request.model} repairs the masked area")
         return edits(plan, mending.repainting(restoration.seed), on_progress=on_progress)
-    _refuse(of_masks, f"{request.model} restores whole pictures, as its pairs show")
+    _refuse(of_masks, f"{request.model} restores whole images, as it learned from pairs")
     stages = plan.load_stages(lambda stages: [restorer_of(stages)])
     restorer = restorer_of(list(stages.values()))
     expected = plan.expected_error([restorer], restoration)

@@ -73,7 +73,7 @@ def find_pictures(
     is_part_of_some = search.choose(part)
     if not listing.pictures and not listing.unreadable and not is_part_of_some:
         raise DataError(
-            f"no pictures in {', '.join(inputs)} ({listing.left_out.counts() or 'no files'}); "
+            f"no images in {', '.join(inputs)} ({listing.left_out.counts() or 'no files'}); "
             f"expected {', '.join(sorted(suffixes))}. Name shards one by one or as 'a/*.tar'."
         )
     return listing

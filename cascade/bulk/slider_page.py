@@ -86,7 +86,7 @@ def write_page(folder: Path, command: str) -> None:
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{HEAD}'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}{SLIDER_STYLE}</style></head>\n<body><main>"
-        f'<h1>{escape(title)}</h1><p class="lead">{count}. Drag across a picture: left is before, '
+        f'<h1>{escape(title)}</h1><p class="lead">{count}. Drag across an image: left is before, '
         f"right is after.</p>\n{''.join(figures)}</main><script>{SCRIPT}</script></body></html>\n"
     )
     with atomic_file(page_file(folder)) as temporary:

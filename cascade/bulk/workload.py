@@ -102,7 +102,7 @@ class Workload:
         area = ""
         if self.megapixels is not None:
             area = f", {about}{short_megapixels(self.megapixels)} to make"
-        return f"{counted(self.jobs, 'picture')}{before}{pages}{area} with {model}"
+        return f"{counted(self.jobs, 'image')}{before}{pages}{area} with {model}"
 
 
 def _page_sizes(job: Job) -> Sequence[Size]:

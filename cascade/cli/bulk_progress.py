@@ -82,7 +82,7 @@ def progress_line(progress: ProgressUpdate) -> str:
     """The progress in one line of a log."""
     from cascade.bulk.workload import rough_duration
 
-    parts = [f"{progress.finished:,} of {progress.total:,} pictures"]
+    parts = [f"{progress.finished:,} of {progress.total:,} images"]
     if progress.failed:
         parts.append(f"{progress.failed:,} failed")
     if progress.part:
@@ -123,7 +123,7 @@ class _Bars:
     def move(self, progress: ProgressUpdate) -> None:
         """Show how far the work is."""
         if self._all is None or self._current is None:
-            self._all = self._progress.add_task("all pictures", total=progress.total, count="")
+            self._all = self._progress.add_task("all images", total=progress.total, count="")
             self._current = self._progress.add_task("", total=1.0, count="")
             self._progress.start()
         if progress.name != self._name:

@@ -197,7 +197,7 @@ def _remarks(manifest: Mapping[str, Any]) -> Iterator[str]:
     more = "" if is_verbose or len(images) <= NAMED_IMAGES else f", …{options.MORE}"
     yield (
         f"warning: {IMAGES.counted(len(missing))} with NaN or nodata, which the shards keep; "
-        f"training counts such images as broken, so cut off or fill these areas: {named}{more}"
+        f"training counts such images as broken, so crop or fill these areas: {named}{more}"
     )
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from cascade.data.overlap import SharedImage
 
 ADVICE = (
-    ", so they are nearly without contrast; make {low} black and {high} white by --range {low} "
-    "{high}, and in a recipe by data.range=[{low},{high}]"
+    ", so they have almost no contrast; make {low} black and {high} white with --range {low} "
+    "{high}, or in a recipe with data.range=[{low},{high}]"
 )
 
 

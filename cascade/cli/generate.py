@@ -45,7 +45,7 @@ Negative = Annotated[
 Like = Annotated[
     Path | None,
     typer.Option(
-        "--like", metavar="PICTURE", help="Image to vary, for pipelines with an image embedding."
+        "--like", metavar="IMAGE", help="Image to vary, for pipelines with an image embedding."
     ),
 ]
 NumImages = Annotated[
@@ -229,8 +229,8 @@ def _report(files: GeneratedFiles, out: str) -> None:
     count = len(files.pictures)
     sheets = f"{files.grid.name} and {files.index.name}" if files.index else files.grid.name
     if files.earlier:
-        note(f"{counted(files.earlier, 'picture')} of {count} were there already")
-    note(f"{counted(count, 'picture')}{',' if files.index else ' and'} {sheets} in {out}")
+        note(f"{counted(files.earlier, 'image')} of {count} existed already")
+    note(f"{counted(count, 'image')}{',' if files.index else ' and'} {sheets} in {out}")
 
 
 def _document(pipeline: str, files: GeneratedFiles, out: str) -> Document:

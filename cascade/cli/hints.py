@@ -23,5 +23,5 @@ def with_prompt(message: str) -> str:
 
 def with_options(failure: str) -> str:
     """Name the options that would let a picture be worked on."""
-    hint = f"{MISSING_END}; --truncated keep takes what is there"
+    hint = f"{MISSING_END}; --truncated keep reads it as far as it goes"
     return with_overwrite(failure).replace(MISSING_END, hint)

@@ -19,7 +19,7 @@ UNREADABLE = "unreadable"
 
 def inspect(
     context: typer.Context,
-    pictures: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
     as_json: AsJson = False,
 ) -> Document | None:
     """Show how images were made: model, seed, settings, mark, and the command.
@@ -51,14 +51,14 @@ def inspect(
     commands: Any = getattr(context.parent.command, "commands", {})
     documents: list[Document] = []
     kinds: Counter[str] = Counter()
-    files = pictures_of(pictures)
+    files = pictures_of(images)
     if not files:
-        raise DataError(f"no pictures in {', '.join(map(str, pictures))}; name another folder.")
+        raise DataError(f"no images in {', '.join(map(str, images))}; name another folder.")
     for path in files:
         try:
             inspection = inspect_picture(path)
         except DataError as error:
-            if files == pictures[:1] and len(pictures) == 1:
+            if files == images[:1] and len(images) == 1:
                 raise
             kinds[UNREADABLE] += 1
             documents.append({"file": str(path), "error": message_of(error)})
@@ -79,7 +79,7 @@ def inspect(
                 typer.echo(f"  {name:8} {printable(text)}")
     if len(files) > 1 and not as_json:
         counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
-        typer.echo(f"{len(files):,} pictures: {counts}")
+        typer.echo(f"{len(files):,} images: {counts}")
     if kinds[UNREADABLE]:
         context.meta[EXIT_CODE] = 1
     return {"pictures": documents} if as_json else None
@@ -90,8 +90,8 @@ def _kind_of(inspection: Inspection) -> str:
     if inspection.source_type:
         return inspection.source_type
     if inspection.is_sheet:
-        return "drawn beside results, without a mark"
-    return "with a record, without a mark" if inspection.raw_record else "without record and mark"
+        return "sheets or maps without a mark"
+    return "with a record but no mark" if inspection.raw_record else "without record or mark"
 
 
 def _document(path: Path, inspection: Inspection, remaking: Remaking) -> Document:

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-Data = Annotated[str, typer.Option(help="Held-out pictures: a folder, or shards that end in .tar.")]
+Data = Annotated[str, typer.Option(help="Held-out images: a folder, or shards that end in .tar.")]
 Pairs = Annotated[
     str | None,
     typer.Option(
-        help="Inputs of the held-out pictures, for a stage that was trained on pairs: a folder or "
+        help="Inputs of the held-out images, for a stage that was trained on pairs: a folder or "
         "shards with the same names, or beside for NAME.low.* beside NAME.high.*."
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the first picture; the others count up.")]
+Seed = Annotated[int, typer.Option(help="Seed of the first image; the others count up.")]
 Extractor = Annotated[
     str, typer.Option(help="Feature extractor: lite0, lite2, inception, clip or dinov2.")
 ]

@@ -35,7 +35,7 @@ def read_prompts(prompt: str | None, option: str | None, file: str | None) -> li
     if text is None:
         return []
     if not text.strip():
-        note("the prompt is empty, so the pictures are drawn without one", is_result=False)
+        note("the prompt is empty, so the images are generated without text", is_result=False)
     return [text]
 
 

@@ -47,7 +47,7 @@ def _adapters(value: Iterable[tuple[str, float]]) -> Uses:
 RECORDED: dict[str, tuple[str, Callable[[Any], Uses]]] = {  # parameter -> key, and its values
     "mask": ("mask_sha256", _stands_for("MASK")),
     "hints": ("hints_sha256", _stands_for("HINTS")),
-    "like": ("like", _stands_for("PICTURE")),
+    "like": ("like", _stands_for("IMAGE")),
     "prompt": ("prompt", _once),
     "prompt_option": ("prompt", _once),
     "negative": ("negative_prompt", _once),
@@ -124,7 +124,7 @@ def remaking_of(
     """
     if isinstance(record.seeds, list):
         count = len(record.seeds)
-        return Remaking(notes=(f"no command: a sheet of {count} pictures, each with its own",))
+        return Remaking(notes=(f"no command: a sheet of {count} images, each with its own",))
     if not _is_model(record.model) or record.command not in MAKING:
         return Remaking(notes=("no command: the record does not say which command and model",))
     if label := _label_with_comma(record):
@@ -241,6 +241,6 @@ def _usual_settings(model: str) -> dict[str, dict[str, Any]]:
 
 def _notes(record: PictureRecord) -> Iterator[str]:
     if record.model_is_folder:
-        yield f"{FOLDER} stands for the place of the model, which is not recorded"
+        yield f"{FOLDER} stands for the path of the model, which is not recorded"
     if record.adapters:
-        yield f"{ADAPTERS} stands for the place of each adapter, which is not recorded"
+        yield f"{ADAPTERS} stands for the path of each adapter, which is not recorded"

@@ -79,8 +79,8 @@ def check_without_lora(lora: list[str] | None, **flags: bool) -> None:
     for name, is_on in flags.items():
         if lora and is_on:
             raise typer.BadParameter(
-                f"--{name.replace('_', '-')} writes into the pipeline, which is without the "
-                "adapter of --lora; leave one of both out."
+                f"--{name.replace('_', '-')} writes into the pipeline, which does not include "
+                "the adapter of --lora; leave one of the two out."
             )
 
 
@@ -93,8 +93,8 @@ def check_as_saved(changes: Overrides, **flags: bool) -> None:
     for name, is_on in flags.items():
         if changes and is_on:
             raise typer.BadParameter(
-                f"--{name.replace('_', '-')} writes into the pipeline what holds for its own "
-                "settings; leave --steps and --set out."
+                f"--{name.replace('_', '-')} writes what holds for the pipeline's own settings; "
+                "leave --steps and --set out."
             )
 
 

@@ -57,7 +57,7 @@ class ImageEmbeddingOptions:
 @final
 @dataclass(frozen=True, kw_only=True)
 class ImageEmbedding(Condition):
-    """The embedding of the whole image: the result of a prior stage, or of a user's picture.
+    """The embedding of the whole image: the result of a prior stage, or of a user's image.
 
     Attributes:
         encoder: name of the encoder.
@@ -158,8 +158,8 @@ class ImageEmbedding(Condition):
             )
         if len(value) not in (1, len(seeds)):
             raise ContractError(
-                f"got {counted(len(value), 'picture')} of {self.input_name} for "
-                f"{counted(len(seeds), 'image')}; give one for all, or one for each."
+                f"got {counted(len(value), 'image')} as {self.input_name} for "
+                f"{counted(len(seeds), 'result')}; give one for all, or one for each."
             )
         is_embedding = value.shape[2:] == (1, 1) and value.shape[1] != 3
         if is_embedding:
@@ -190,8 +190,8 @@ class ImageEmbedding(Condition):
         values = inputs.get(self.input_name) if previous is None else previous
         if values is None:
             raise ContractError(
-                f"this stage needs an image embedding of {self.encoder}: let a prior precede it, "
-                f"or give a picture as {self.input_name!r}."
+                f"this stage needs an image embedding of {self.encoder}: put a prior before it, "
+                f"or give an image as {self.input_name!r}."
             )
         return check_embeddings(values, self.encoder_facts)
 

@@ -128,11 +128,11 @@ class Luminance(Condition):
         _ = self.quantised and space.levels
         if space.channels != 3:
             raise ContractError(
-                f"a stage that colours grey images needs 3 channels, got {space.channels}."
+                f"a stage that colourises greyscale images needs 3 channels, got {space.channels}."
             )
         if len(set(space.ranges)) > 1:
             raise ContractError(
-                "a stage that colours grey images needs one range for all channels, got "
+                "a stage that colourises greyscale images needs one range for all channels, got "
                 f"{space.range}."
             )
 
@@ -143,7 +143,7 @@ class Luminance(Condition):
         return space.resized(space.size, channels=1)
 
     def description(self, space: Space) -> str:
-        return f"grey {space.size_text}"
+        return f"greyscale {space.size_text}"
 
     def accepts_size(self, size_px: Size, space: Space) -> bool:
         return True
@@ -152,8 +152,8 @@ class Luminance(Condition):
         image = inputs.start_image(self.input_name, previous, self.description(space))
         if image.ndim != 4 or image.shape[1] not in (1, 3):
             raise ContractError(
-                "images to colour must be (B, 1, H, W), or (B, 3, H, W) whose luminance is used, "
-                f"got {tuple(image.shape)}."
+                "images to colourise must be (B, 1, H, W), or (B, 3, H, W) whose luminance is "
+                f"used, got {tuple(image.shape)}."
             )
         return image.shape[-2], image.shape[-1]
 

@@ -30,6 +30,7 @@ from cascade.conditioning.signals import Signals
 from cascade.conditioning.slots import Level, Slots
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
+from cascade.reporting.words import counted
 from cascade.space import Range, Size, Space
 
 
@@ -103,8 +104,8 @@ class PairedImage(Condition):
         channels = space.channels if self.channels is None else self.channels
         if self.range is None and channels != space.channels and len(set(space.ranges)) > 1:
             raise ContractError(
-                f"the first image of a pair has {channels} bands, and the result has ranges for "
-                f"{space.channels}; state the range of the first image too."
+                f"the first image of a pair has {counted(channels, 'band')}, and the result has "
+                f"ranges for {space.channels}; state the range of the first image too."
             )
         stated = space.range if self.range is None else self.range
         plain = replace(space, show=(), colour_map="grey", unit="", range=space.ranges[0])
@@ -117,8 +118,7 @@ class PairedImage(Condition):
         own = self.image_space(space)
         if own.channels == space.channels:
             return f"another image of {space.size_text}"
-        bands = "1 band" if own.channels == 1 else f"{own.channels} bands"
-        return f"an image of {bands}, {space.size_text}"
+        return f"an image of {counted(own.channels, 'band')}, {space.size_text}"
 
     def accepts_size(self, size_px: Size, space: Space) -> bool:
         return True

@@ -157,7 +157,7 @@ class Text(Condition):
     def facts(self) -> dict[str, str]:
         facts = {
             "text encoder": self.encoded_by,
-            "prompts": f"texts of up to {self.max_tokens} tokens; longer ones are cut",
+            "prompts": f"texts of up to {self.max_tokens} tokens; longer ones are truncated",
         }
         if self.known is not None:
             facts["known texts"] = f"{len(self.known):,}, which need no text encoder"

@@ -50,7 +50,7 @@ class Augmentation:
         if (encoded or contract.space.kind == "latents") and not is_whole:
             kind = encoded or contract.space.kind
             raise DataError(
-                f"the {kind} of pictures are not those of their crops and mirror images; set flip "
+                f"the {kind} of images are not those of their crops and mirror images; set flip "
                 "to [], rotate90 to false and crop_px to null."
             )
         smallest_px = min(contract.space.size)

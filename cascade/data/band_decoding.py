@@ -77,7 +77,7 @@ class BandDecoding(NamedTuple):
         if self.bands is not None and raster.bands != self.bands:
             raise DataError(
                 f"{name}: has {_bands(raster.bands)}, but the stage takes {_bands(self.bands)}; "
-                "choose them when you save the file, or train a stage of so many channels."
+                "save only those bands, or train a stage with that many channels."
             )
         is_possible = self.nodata is not None and can_hold(raster.values.dtype, self.nodata)
         return raster.with_nodata(self.nodata) if is_possible else raster
@@ -102,8 +102,8 @@ class BandDecoding(NamedTuple):
         missing = raster.missing if self.missing == "refuse" else None
         if missing is not None:
             raise DataError(
-                f"{name}: {percentage(float(missing.mean()))} of its numbers are NaN or nodata; "
-                "training needs images without, so cut such areas off or fill them."
+                f"{name}: {percentage(float(missing.mean()))} of its values are NaN or nodata; "
+                "training needs images without missing values, so crop or fill such areas."
             )
         return () if self.space is None else self._outside(raster, self.space, name)
 
@@ -115,8 +115,8 @@ class BandDecoding(NamedTuple):
         low, high = space.ranges[worst]
         values = raster.values[worst]
         text = (
-            f"{name}: {percentage(shares[worst])} of the numbers of band {worst + 1} lie outside "
-            f"of {low:g} to {high:g}: they go from {values.min():g} to {values.max():g}"
+            f"{name}: {percentage(shares[worst])} of the values of band {worst + 1} lie outside "
+            f"{low:g} to {high:g}: they range from {values.min():g} to {values.max():g}"
         )
         if self.outside == "error":
             raise DataError(f"{text}; widen the range, or set outside=clip.")

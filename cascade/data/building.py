@@ -325,7 +325,7 @@ def _check_pairs(
         DataError: if they are not.
     """
     if (source.partners is None) != (inputs is None):
-        raise DataError("inputs are for images with partners, and these need them.")
+        raise DataError("inputs are needed for images with partners, and only for those.")
     if inputs is not None and (encoding.size_px is not None or encoding.square):
         raise DataError("images of pairs keep their size; leave the size and the square out.")
 

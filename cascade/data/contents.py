@@ -19,6 +19,7 @@ from cascade.imaging.value_range import (
 from cascade.space import Range, Space
 
 TITLES = {"WEBP": "WebP", "HEIF": "HEIC", "JXL": "JPEG XL"}  # of formats; others are Pillow's names
+KIND_NAMES = {"grey": "greyscale"}  # in reports
 CHANNELS_OF_KIND = {"grey": 1, "palette": 1, "CMYK": 4}  # others have 3
 
 
@@ -111,7 +112,7 @@ class NarrowRange:
         text = f"values {self.low} to {self.high} of {2**self.bits - 1:,} in {_images(self.images)}"
         if self.used == (self.low, self.high):
             return text
-        return f"{text}, a few pixels aside ({self.used[0]} to {self.used[1]})"
+        return f"{text}, apart from a few pixels ({self.used[0]} to {self.used[1]})"
 
 
 @dataclass
@@ -245,8 +246,8 @@ class Contents:
             lines.append(f"a later page is damaged (the first one is used): {first}{more}")
         if self.clipped:
             lines.append(
-                f"{_images(len(self.clipped))} with numbers outside the range, clipped: up to "
-                f"{percentage(max(self.clipped.values()))} of an image{hint}"
+                f"{_images(len(self.clipped))} with values outside the range, which are clipped: "
+                f"up to {percentage(max(self.clipped.values()))} of an image{hint}"
             )
         if self.missing:
             lines.append(
@@ -256,9 +257,9 @@ class Contents:
         if self.wide:
             most = max(self.wide.values())
             lines.append(
-                f"{_images(len(self.wide))} of up to {most} channels, of which only those of a "
-                f"picture are read; to read all as numbers, give --bands {most}, and in a recipe "
-                f"space.channels={most}{hint}"
+                f"{_images(len(self.wide))} of up to {most} channels, of which only the colour "
+                f"channels are read; to read all as measured values, pass --bands {most}, and in "
+                f"a recipe set space.channels={most}{hint}"
             )
         return lines
 
@@ -289,7 +290,7 @@ def mode_of(facts: FileFacts, *, alpha: bool) -> str:
         with_alpha = f" with {count} more"
     bits = "1 bit" if facts.bits == 1 else f"{facts.bits} bits"
     channels = "1 channel" if facts.channels == 1 else f"{facts.channels} channels"
-    return f"{facts.kind}{with_alpha}, {bits}, {channels}"
+    return f"{KIND_NAMES.get(facts.kind, facts.kind)}{with_alpha}, {bits}, {channels}"
 
 
 def left_out(facts: FileFacts, *, alpha: bool) -> int:

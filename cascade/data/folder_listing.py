@@ -124,7 +124,7 @@ class _Search:
             self._add_label_file(path, suffix)
         elif _leads_nowhere(path):
             target = os.readlink(path)
-            reason = f"there is nothing at {target}; mend or remove the link."
+            reason = f"there is nothing at {target}; repair or remove the link."
             self.listing.faults.append(SourceFault(DEAD_LINK, str(path), reason))
         else:
             self.listing.add_other(kind_of(path.name), path)

@@ -70,7 +70,7 @@ def _ends(values: np.ndarray, percentiles: Sequence[float], band: int) -> Range:
         low, high = float(math.floor(low)), float(math.ceil(high))
     if not low < high:
         raise DataError(
-            f"band {band + 1} has the number {low:g} at both percentiles; state its range, or "
+            f"band {band + 1} has the value {low:g} at both percentiles; state its range, or "
             "leave the band out."
         )
     return low, high

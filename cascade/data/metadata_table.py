@@ -138,7 +138,7 @@ class _Matching:
         if "\\" in row.file:
             kind, what = OTHER_SLASH, "the kind of slash"
         names = f"names {quoted(row.file)}, but the image is {quoted(alike)}"
-        self._note(kind, row, f"{names}; mind {what}.")
+        self._note(kind, row, f"{names}; check {what}.")
 
     def result(self) -> TableLabels:
         folder = self.path.parent

@@ -35,6 +35,6 @@ class Original(NamedTuple):
         losses = {
             "16 bits are reduced to 8": self.bits > bits,
             "only the first page is kept": self.pages > 1,
-            "transparency is laid on white": self.transparent,
+            "transparency is composited on white": self.transparent,
         }
         return tuple(loss for loss, applies in losses.items() if applies)

@@ -140,7 +140,7 @@ class PairReport:
         if limit is None:
             return []
         return [
-            f"{name}: lies {shift} from its partner, more than {limit:g} px."
+            f"{name}: is shifted {shift} from its partner, more than {limit:g} px."
             for name, shift in self.shifts.items()
             if shift.is_beyond(limit)
         ]

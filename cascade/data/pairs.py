@@ -36,8 +36,8 @@ def check_pairs(source: ImageSource, contract: Contract, too_small: TooSmall = "
     if source.partners is None:
         if contract.needs_partner:
             raise DataError(
-                "the stage makes one image of a pair from the other, but the data holds no pairs; "
-                "name the folder or the shards of the inputs, or say that they lie beside."
+                "the stage makes one image of a pair from the other, but the data holds no "
+                "pairs; name the folder or the shards of the inputs, or beside."
             )
         return
     if contract.paired_condition is None:
@@ -59,8 +59,8 @@ def scale_of(image: Tensor, partner: Tensor, name: str, partner_name: str) -> in
     scale = height // rows
     if scale < 1 or (rows * scale, columns * scale) != (height, width):
         raise DataError(
-            f"{name}: has {width}x{height} px, which is no whole multiple of the {columns}x{rows} "
-            f"px of its partner {partner_name}; cut both to the same area."
+            f"{name}: has {width}x{height} px, which is not a whole multiple of the "
+            f"{columns}x{rows} px of its partner {partner_name}; cut both to the same area."
         )
     return scale
 
@@ -183,6 +183,6 @@ class PairReader:
         shift = self._shifts[index]
         if shift.is_beyond(max_shift_px):
             raise DataError(
-                f"{self.source.name(index)}: lies {shift} from its partner, but at most "
+                f"{self.source.name(index)}: is shifted {shift} from its partner, but at most "
                 f"{max_shift_px:g} px of the partner are allowed; align the pair, or allow more."
             )

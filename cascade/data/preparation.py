@@ -21,9 +21,9 @@ Outside = Literal["clip", "error"]  # what happens to numbers outside of the ran
 ValueRange = tuple[int, int]  # numbers that become black and white
 
 LEFT_OUT = "too small, left out"
-ENLARGED = "too small, enlarged"
+ENLARGED = "too small, upscaled"
 TRUNCATED = "truncated, kept"
-CLIPPED = "with numbers outside the range, clipped"
+CLIPPED = "with values outside the range, which are clipped"
 
 
 class TooSmallError(DataError):
@@ -60,7 +60,7 @@ class Decoding(NamedTuple):
             return decode_picture(data, name, truncated=self.truncated)
         except TruncatedError as error:
             raise DataError(
-                f"{name}: its end is missing; truncated=keep takes what is there."
+                f"{name}: its end is missing; truncated=keep reads it as far as it goes."
             ) from error
 
     def load(self, data: bytes, name: str, number: int) -> tuple[Tensor, tuple[Remark, ...]]:
@@ -99,7 +99,7 @@ class Decoding(NamedTuple):
         if share > 0:
             low, high = self.range
             raise DataError(
-                f"{name}: {percentage(share)} of its numbers lie outside of {low} to {high}; widen "
+                f"{name}: {percentage(share)} of its values lie outside {low} to {high}; widen "
                 "the range, or set outside=clip."
             )
 
@@ -109,6 +109,6 @@ class Decoding(NamedTuple):
         if picture.is_truncated:
             remarks.append(Remark(TRUNCATED, f"{name}: its end is missing and became grey."))
         if self.range is not None and (share := outside_share(picture, *self.range)) > 0:
-            text = f"{name}: {percentage(share)} of its numbers."
+            text = f"{name}: {percentage(share)} of its values."
             remarks.append(Remark(CLIPPED, text))
         return tuple(remarks)

@@ -151,7 +151,7 @@ def make_seeds(
         "num_images",
         count,
         low=1,
-        hint="texts go in prompt, class names in labels, pictures in image",
+        hint="texts go in prompt, class names in labels, images in image",
     )
     if sum(each is not None for each in (seed, seeds, generator)) > 1:
         raise ContractError("give only one of seed, seeds and generator.")

@@ -54,7 +54,7 @@ def write_results(evaluation: Evaluation, folder: Path) -> None:
 def eval_results(evaluation: Evaluation) -> list[EvalResult]:
     """Convert the figures of the whole pipeline to the Hub's own class."""
     task = task_named(evaluation.task)
-    data = _last_parts(evaluation.data) or "held-out pictures"
+    data = _last_parts(evaluation.data) or "held-out images"
     return [
         EvalResult(
             task_type=task.hub_type,

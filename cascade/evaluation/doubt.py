@@ -33,7 +33,7 @@ from cascade.tasks.table import paired_task_of, task_of
 from cascade.tasks.task import PairedTask
 
 MOST_PICTURES = 100
-SUBJECT = "doubt"
+SUBJECT = "uncertainty"
 UNITS_8_BIT, PERCENT = 127.5, 50.0  # per unit of [-1, 1]
 
 
@@ -186,6 +186,6 @@ def _scores(
 def _note(seeds: int, count: int, *, fills: bool) -> str:
     pixels = "pixels in the holes" if fills else "pixels"
     return (
-        f"doubt: standard deviation over {seeds} seeds against the errors of their mean, over the "
-        f"{pixels} of {count} pictures; deviation / error below 1 means overconfident."
+        f"uncertainty: standard deviation over {seeds} seeds against the errors of their mean, "
+        f"over the {pixels} of {count} images; deviation / error below 1 means overconfident."
     )

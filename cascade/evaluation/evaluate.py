@@ -36,9 +36,9 @@ from cascade.training.provenance import command_line, hardware, versions
 
 MOST_IMAGES = 1000
 ALONE = (
-    "a stage alone gets inputs made from the held-out pictures themselves, so it scores better "
-    "than on other pictures; the difference between it and the chain is what the stages before it "
-    "cost."
+    "a stage alone gets inputs made from the held-out images themselves, so it scores better "
+    "than on other images; the difference between it and the chain is the cost of the stages "
+    "before it."
 )
 
 
@@ -171,7 +171,7 @@ def check_pairs(held_out: RealPictures, pipeline: CascadePipeline) -> None:
     if not held_out.are_pairs:
         if any(each.needs_partner for each in contracts):
             raise ContractError(
-                "this pipeline was trained on pairs, so its inputs cannot be made from pictures; "
+                "this pipeline was trained on pairs, so its inputs cannot be made from images; "
                 "give pairs: the folder or the shards of the inputs."
             )
         return
@@ -187,7 +187,7 @@ def _training_pictures(
 ) -> RealPictures | None:
     if train is None:
         return None
-    return RealPictures(train, name="training pictures", cache_dir=cache_dir, space=space)
+    return RealPictures(train, name="training images", cache_dir=cache_dir, space=space)
 
 
 def _loaded(extractor: str | FeatureExtractor, path: Path | None) -> FeatureExtractor:
@@ -261,8 +261,8 @@ def _check_without_lpips(lpips: bool) -> None:
 def _check_without_training(training: RealPictures | None) -> None:
     if training is not None:
         raise ContractError(
-            "copies of training pictures are searched for among images made from noise, but this "
-            "pipeline takes pictures; leave train out."
+            "copies of training images are searched for among images generated from noise, but "
+            "this pipeline takes images; leave train out."
         )
 
 
@@ -282,8 +282,8 @@ def _notes(
     same = 0 if training is None else len(set(held_out.digests) & set(training.digests))
     if same:
         notes.append(
-            f"{same} of {len(held_out)} held-out pictures are training pictures too; figures "
-            "measured on them say little about other pictures."
+            f"{same} of {len(held_out)} held-out images are training images too; figures "
+            "measured on them say little about other images."
         )
     if seen := seen_bands(space):
         notes.append(f"{extractor.name} and the figures of colour saw {seen}.")

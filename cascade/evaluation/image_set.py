@@ -104,8 +104,8 @@ class ImageSetBuilder:
         """
         if not images.isfinite().all():
             raise WeightsError(
-                "a stage made pictures with values that are not finite; its weights are spoilt, "
-                "use an earlier checkpoint or train it again."
+                "a stage made images with values that are not finite, so its weights are "
+                "unusable; use an earlier checkpoint, or train it again."
             )
         if self._space is not None:
             images = as_rgb(images, self._space)

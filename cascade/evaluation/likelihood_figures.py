@@ -39,17 +39,17 @@ NAMES: dict[Likelihood, str] = {"bound": "bits/dim (bound)", "ode": "bits/dim (O
 NOTES: dict[Likelihood, str] = {
     "bound": "bits/dim (bound) is the variational bound of sampling with ddpm in all steps, "
     "without guidance and thresholding.",
-    "ode": "bits/dim (ODE) is the exact density of the images that the sampler ode draws at "
-    "timestep 0, without guidance and thresholding; uniform noise of one step dequantises the "
-    "8-bit pictures.",
+    "ode": "bits/dim (ODE) is the exact density of the images that the sampler ode generates at "
+    "timestep 0, without guidance and thresholding; uniform noise of one step dequantises "
+    "the 8-bit images.",
 }
 
 
 AUTOENCODER_NOTE = (
     "bits/dim (bound) of a variational autoencoder is the importance-weighted bound of {samples} "
-    "latents a picture; a decoded picture is the mean of a normal distribution, whose deviation "
-    "{std:.3g} is the error of restored pictures. It is fitted to the measured pictures, which "
-    "flatters the figure a little. Uniform noise of one step dequantises the 8-bit pictures."
+    "latents per image; a decoded image is the mean of a normal distribution whose standard "
+    "deviation {std:.3g} is the reconstruction error. It is fitted to the measured images, which "
+    "makes the figure a little too good. Uniform noise of one step dequantises the 8-bit images."
 )
 
 
@@ -141,8 +141,9 @@ def _batches(held_out: RealPictures, contract: Contract, count: int) -> Iterator
 def _notes(pipeline: CascadePipeline) -> list[str]:
     """Name the stages whose training hardly covers what the figures measure."""
     return [
-        f"stage {name!r} was trained with timesteps {stage.process.timesteps}, so on little at low "
-        "noise, which bits per dimension weigh most: the figure says little about its pictures."
+        f"stage {name!r} was trained with timesteps {stage.process.timesteps}, which rarely "
+        "include low noise, but bits per dimension give low noise most weight: the figure says "
+        "little about the quality of its images."
         for name, stage in pipeline.stages.items()
         if isinstance(stage, DiffusionStage) and stage.process.timesteps != "uniform"
     ]

@@ -49,7 +49,7 @@ SECOND_SEEDS = 8  # pictures that are made again with another seed
 SECOND_SEED_AFTER = 1_000_003
 SHOWN = 6
 TRUTH = "originals"
-INPUTS = "input pictures"
+INPUTS = "input images"
 FEWEST_FOR_DISTANCES = 2
 BETWEEN = "between two seeds"
 BETTER: dict[str, Better] = {"PSNR, dB": "higher", "SSIM": "higher"}
@@ -120,7 +120,7 @@ class PairMeasurer:
         columns["original"] = to_uint8(as_rgb(truth, contracts[-1].space))
         notes = [peer.about for peer in self.peers]
         if self.num_images < FEWEST_FOR_DISTANCES:
-            notes.append("distances of sets need at least 2 pictures, and are left out.")
+            notes.append("distances of sets need at least 2 images, and are left out.")
         return Measurements(
             measured=subjects,
             settings={name: stage.sampling.to_dict() for name, stage in stages.items()},

@@ -307,8 +307,9 @@ def check_enough(num_images: int, held_out: int) -> None:
     """
     if min(num_images, held_out) < FEWEST_FOR_COVERAGE:
         raise DataError(
-            f"an evaluation needs at least {FEWEST_FOR_COVERAGE} held-out pictures and as many "
-            f"samples, got {held_out} and {num_images}; hundreds of both make the figures firm."
+            f"an evaluation needs at least {FEWEST_FOR_COVERAGE} held-out images and as many "
+            f"samples, got {held_out} and {num_images}; use hundreds of both for reliable "
+            "figures."
         )
 
 

@@ -60,14 +60,14 @@ class PeerUpscaler:
             model = spandrel.ModelLoader(device).load_from_state_dict(weights)
         except spandrel.UnsupportedModelError as error:
             raise WeightsError(
-                f"{file} holds weights of no upscaler that spandrel {spandrel.__version__} knows."
+                f"{file} is not an upscaler that spandrel {spandrel.__version__} knows."
             ) from error
         except Exception as error:  # each architecture reads its sizes in its own way
             raise WeightsError(
                 f"{file} is damaged or no upscaler ({first_line(error)})."
             ) from error
         if not isinstance(model, spandrel.ImageModelDescriptor) or model.scale == 1:
-            raise WeightsError(f"{file} ({model.architecture.name}) does not enlarge images.")
+            raise WeightsError(f"{file} ({model.architecture.name}) does not upscale images.")
         self._model = model.eval()
         self.name = file.name
         self.scale: int = model.scale
@@ -115,11 +115,14 @@ def load_peers(
     task, space = task_of(contracts), contracts[-1].space
     if not isinstance(task, EnlargingTask) or space.has_bands:
         raise ContractError(
-            "other upscalers can be measured beside a pipeline that upscales colour pictures, but "
-            f"this one {'upscales bands' if space.has_bands else task.description}; leave them out."
+            "other upscalers can be measured beside a pipeline that upscales colour images, but "
+            f"this one {'upscales bands' if space.has_bands else task.description}; leave them "
+            "out."
         )
     if len({path.name for path in paths}) < len(paths):
-        raise ContractError("two upscalers have files of one name; rename one to tell them apart.")
+        raise ContractError(
+            "two upscalers have files of the same name; rename one to tell them apart."
+        )
     peers = [PeerUpscaler(path, device) for path in paths]
     scale = space.longer_px * contracts[0].scale / contracts[0].space.longer_px
     for peer in peers:
@@ -131,7 +134,7 @@ def load_peers(
         if peer.channels != (space.channels, space.channels):
             raise ContractError(
                 f"{peer.name} makes {peer.channels[1]} channels from {peer.channels[0]}, but the "
-                f"pipeline's pictures have {space.channels}; name another upscaler."
+                f"pipeline's images have {space.channels}; name another upscaler."
             )
     return peers
 

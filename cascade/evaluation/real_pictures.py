@@ -47,7 +47,7 @@ from cascade.reporting.words import counted
 from cascade.saving.atomic import atomic_file
 from cascade.space import Space
 
-REAL = "held-out pictures"  # their name in figures
+REAL = "held-out images"  # their name in figures
 READ_AT_A_TIME = 32
 CACHED = ("features", "colourfulness", "colour_mean", "colour_spread", "shown")
 
@@ -189,7 +189,7 @@ class RealPictures:
         """
         if count > len(self):
             raise DataError(
-                f"{count} pictures were asked for, but there are {len(self)} {self.name}."
+                f"{count} images were requested, but there are {len(self)} {self.name}."
             )
         for place in range(count):
             self.read([place], space)
@@ -221,7 +221,8 @@ class RealPictures:
         if files < min(count, len(self)):
             notes.append(
                 f"these are {min(count, len(self))} {self.name} of {counted(files, 'file')}; "
-                "images of one file resemble each other and tell less than as many files would."
+                "images of one file resemble each other and say less than images of as many "
+                "files would."
             )
         return notes
 

@@ -30,10 +30,13 @@ from cascade.saving.atomic import atomic_file, check_writable_folder
 from cascade.tasks.table import task_named
 
 PLOTTED = ("FD", "PD")  # the plot shows the first of them that was measured
-INTERVALS = "In brackets: the range of a figure in 95 of 100 cases with other images."
+INTERVALS = (
+    "In brackets: 95 % intervals, the range of a figure in 95 of 100 cases with other images."
+)
 CALIBRATED = (
-    "Each point is a tenth of the pixels. Above the diagonal errors are larger than the seeds "
-    "tell; few seeds measure a deviation roughly, which makes the line flatter."
+    "Each point is a tenth of the pixels. Above the diagonal, errors are larger than the "
+    "standard deviation over the seeds; few seeds estimate it roughly, which makes the curve "
+    "look flatter than it is."
 )
 HEADLINES = ("FD", "KID", "coverage", "R@1", "CLIP score", "PSNR, dB", "PD", "LPIPS")
 
@@ -66,7 +69,7 @@ def render(evaluation: Evaluation) -> str:
         ("What was measured", _facts(evaluation)),
         ("Figures", joined(wide(table(head, rows)), _basis(evaluation))),
         ("Quality, coverage and speed", _trilemma(evaluation.measured)),
-        ("Doubt over seeds", _calibration(evaluation.calibration)),
+        ("Uncertainty over seeds", _calibration(evaluation.calibration)),
     ]
     for heading, sheets in groupby(evaluation.sheets, lambda sheet: sheet.heading):
         pictures = [picture(sheet.image, sheet.caption) for sheet in sheets]
@@ -75,15 +78,15 @@ def render(evaluation: Evaluation) -> str:
         ("Settings of the stages", _settings(evaluation.settings)),
         ("How it was run", _about(evaluation)),
     ]
-    lead = f"{task_named(evaluation.task).description}; measured on held-out pictures"
+    lead = f"{task_named(evaluation.task).description}; measured on held-out images"
     return page(f"Evaluation of {evaluation.pipeline}", lead, sections)
 
 
 def _facts(evaluation: Evaluation) -> Html:
     whole = evaluation.whole
-    values = {"Pipeline": evaluation.pipeline, "Held-out pictures": evaluation.data or "a source"}
+    values = {"Pipeline": evaluation.pipeline, "Held-out images": evaluation.data or "a source"}
     if evaluation.train:
-        values["Training pictures"] = evaluation.train
+        values["Training images"] = evaluation.train
     values["Images measured"] = f"{whole.scores[0].n}, of {whole.size_px} px"
     values["Seeds"] = f"from {evaluation.seed} on"
     values |= {each.name: each.text() for each in _headlines(whole)}
@@ -113,7 +116,7 @@ def _trilemma(subjects: Sequence[Measured]) -> Html:
         return Html("")
     points = [_point(each, score) for each, score in pairs]
     title = f"{pairs[0][1].name}, lower is better"
-    text = "Bars: intervals of 95 %."
+    text = "Bars: 95 % intervals."
     if any(point.share is not None for point in points):
         text += " Area of a dot: coverage, relative to the ring."
     chart = scatter_chart(points, x_label="seconds per image", title=title)

@@ -149,11 +149,11 @@ def warn_of_few(count: int, features: int) -> list[str]:
     notes = []
     if count <= features:
         notes.append(
-            f"{count} images are no more than the {features} features: the Fréchet distance is too "
-            "high, and can only be compared with ones of as many images."
+            f"there are only {count} images for {features} features, so the Fréchet distance is "
+            "too high; compare it only with distances of as many images."
         )
     if count < FEWEST_FOR_KERNEL:
         notes.append(
-            f"{count} images are few: look at the intervals, and use {FEWEST_FOR_KERNEL} or more."
+            f"{count} images are few: check the intervals, and use {FEWEST_FOR_KERNEL} or more."
         )
     return notes

@@ -111,13 +111,13 @@ def copy_scores(
         real: held-out pictures.
         training: the pictures that the pipeline was trained on.
     """
-    basis = _basis(images, training, "training pictures") | _by(extractor)
+    basis = _basis(images, training, "training images") | _by(extractor)
     ours, theirs = (
         float(nearest_neighbours(each.features, training.features).distances.median())
         for each in (images, real)
     )
-    distance = Score(name="distance to nearest training picture", value=ours, **basis)
-    return [distance, *_share("the same, share of held-out pictures'", ours, theirs, basis)]
+    distance = Score(name="distance to nearest training image", value=ours, **basis)
+    return [distance, *_share("the same, share of held-out images'", ours, theirs, basis)]
 
 
 def _share(name: str, ours: float, theirs: float, basis: dict[str, Any]) -> list[Score]:

@@ -47,8 +47,8 @@ def neighbours_sheet(
     pairs = torch.stack([from_uint8(images[closest]), theirs], dim=1)
     distances = ", ".join(rounded(float(each)) for each in near.distances[closest])
     return Sheet(
-        "Nearest training pictures",
-        f"pairs of a sample and the training picture nearest to it, nearest pairs first, from the "
+        "Nearest training images",
+        "pairs of a sample and the training image nearest to it, nearest pairs first, from the "
         f"first {len(images)} samples; distances {distances}",
         contact_sheet(pairs.flatten(0, 1), columns=4),
     )

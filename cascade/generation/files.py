@@ -276,13 +276,13 @@ def _check_intermediates(run: StageChain) -> None:
     """Check that there are earlier stages, and name those whose images are not written."""
     if len(run.names) == 1:
         raise ContractError(
-            f"only stage {run.names[0]!r} runs, so there are no pictures of earlier stages; "
-            "leave out keep_intermediates."
+            f"only stage {run.names[0]!r} runs, so there are no images of earlier stages; leave "
+            "out keep_intermediates."
         )
     for name, stage in [*run.items()][:-1]:
         if not stage.space.is_bounded:
             logger.warning(
-                "stage %r makes %s, which are no pictures, so they are not written; get them in "
+                "stage %r makes %s, which are not images, so they are not written; get them in "
                 "Python with keep_intermediates.",
                 name,
                 stage.space.kind,
@@ -305,7 +305,7 @@ def _alone_in(out: Path) -> Iterator[None]:
                 file.unlink(missing_ok=True)
     except Timeout as error:
         raise OutputError(
-            f"another process generates pictures into {out}; wait for it or use another folder."
+            f"another process is generating images into {out}; wait for it or use another folder."
         ) from error
 
 

@@ -72,9 +72,9 @@ class Generation:
         check_signer(self.signer, metadata=self.metadata)
         if len(self.classes) > self.total:
             raise ContractError(
-                f"{counted(len(self.classes), 'class', 'classes')} cannot take turns over "
-                f"{counted(self.total, 'picture')}; make more pictures or name fewer classes. The "
-                "labels of one picture are joined by commas, such as cat-face,noto."
+                f"{counted(len(self.classes), 'class', 'classes')} cannot alternate over "
+                f"{counted(self.total, 'image')}; generate more images or name fewer classes. "
+                "Join the labels of one image by commas, such as cat-face,noto."
             )
 
     @property

@@ -58,8 +58,8 @@ def generate_to_store(
     """
     if generation.overwrite:
         raise ContractError(
-            f"pictures in {StoredFolder(address).name} are not replaced; name an empty folder, or "
-            "count on from the pictures there."
+            f"images in {StoredFolder(address).name} are not replaced; name an empty folder, or "
+            "continue after the images there."
         )
     stored = StoredFolder(address)
     options = {"name": name, "callback": callback}

@@ -187,13 +187,13 @@ def checked_profile(
     trimmed = profile_data[:length_bytes]
     own_space = profile_space(trimmed)
     if len(profile_data) < length_bytes:
-        return None, (Loss("colour profile", "it is shorter than it states", is_colour=True),)
+        return None, (Loss("colour profile", "it is shorter than it declares", is_colour=True),)
     if not own_space:
         return None, (Loss("colour profile", "it is damaged", is_colour=True),)
     if own_space != space:
-        lost = Loss("colour profile", "it is for another kind of colours", is_colour=True)
+        lost = Loss("colour profile", "it is for another colour model", is_colour=True)
         return None, () if _is_srgb(trimmed) else (lost,)
-    lost = Loss("bytes behind the end of the colour profile", "they belong to nothing", True)
+    lost = Loss("bytes after the end of the colour profile", "they are not part of it", True)
     return trimmed, (lost,) if len(trimmed) < len(profile_data) else ()
 
 

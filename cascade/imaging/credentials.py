@@ -276,7 +276,9 @@ def _checked(certificate: Path, chain: bytes, key: Path, secret: bytes) -> tuple
     except ValueError as error:
         raise ContractError(f"{key}: not a private key in PEM; convert it.") from error
     if private.public_key() != first.public_key():
-        raise ContractError(f"{key} is not the key of {certificate}; name the two that fit.")
+        raise ContractError(
+            f"{key} is not the key of {certificate}; name the two that belong together."
+        )
     now = datetime.datetime.now(datetime.UTC)
     begin, end = first.not_valid_before_utc, first.not_valid_after_utc
     if not begin <= now <= end:
@@ -300,7 +302,8 @@ def _algorithm_of(private: Any, certificate: Path) -> str:
     if isinstance(private, ed25519.Ed25519PrivateKey):
         return "ed25519"
     raise ContractError(
-        f"{certificate}: C2PA knows no such keys; use P-256, P-384, P-521, RSA or Ed25519."
+        f"{certificate}: C2PA does not support this kind of key; use P-256, P-384, P-521, "
+        "RSA or Ed25519."
     )
 
 

@@ -186,7 +186,7 @@ def of_each(
         return of_picture(image, place)
     if isinstance(image, Raster):
         if of_raster is None:
-            raise ContractError("an image of bands does not fit here; give a colour picture.")
+            raise ContractError("an image of bands does not fit here; give a colour image.")
         return of_raster(image, place)
     if isinstance(image, Image.Image):
         return of_picture(Picture.from_pil(image), place).to_pil()

@@ -54,12 +54,12 @@ def read_jpeg(data: bytes) -> Metadata:
         elif marker == APP11 and body.startswith(b"JP"):
             losses.append(Loss("content credentials", "they are signed for the old pixels"))
         elif marker == APP2 and body.startswith(b"MPF\0"):
-            losses.append(Loss("further pictures of a file", "only its main picture is read"))
+            losses.append(Loss("further images of a file", "only its main image is read"))
         elif marker == COM:
             texts.append(comment(body))
     if xmp is not None:
         if MOTION.search(xmp):
-            losses.append(Loss("video", "only the picture of a motion photo is read"))
+            losses.append(Loss("video", "only the still image of a motion photo is read"))
         xmp, lost = _whole_xmp(xmp, parts)
         losses += lost
     metadata = metadata_of_resources(resources)

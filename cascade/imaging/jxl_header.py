@@ -107,4 +107,4 @@ def _codestream(data: bytes) -> bytes:
         if length < 8:
             break
         at += length
-    raise ValueError("the JPEG XL file holds no picture")
+    raise ValueError("the JPEG XL file holds no image")

@@ -41,7 +41,7 @@ from cascade.imaging.tiff_pages import main_pages, open_tiff
 from cascade.imaging.tiff_reading import picture_of_page
 
 FOREVER, ONCE = 0, 1  # times that an animation plays
-STILL = Loss("the still picture of an animation", "it is no frame")
+STILL = Loss("the still image of an animation", "it is not a frame")
 
 
 @dataclass(frozen=True, kw_only=True)

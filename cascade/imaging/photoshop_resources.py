@@ -49,7 +49,7 @@ def metadata_of_resources(data: bytes) -> Metadata:
     """What a picture keeps of the Photoshop resources in its file."""
     resources = read_resources(data)
     has_paths = any(number in PATHS for number, _ in resources)
-    lost = Loss("Photoshop paths", "only Photoshop resources that describe the picture are kept")
+    lost = Loss("Photoshop paths", "only Photoshop resources that describe the image are kept")
     return Metadata(
         iptc=dict(resources).get(IPTC) or None,
         photoshop=tuple(each for each in resources if each[0] in KEPT),

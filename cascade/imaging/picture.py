@@ -82,9 +82,9 @@ class Picture:
             fits = fits and self.alpha.dtype == self.colour.dtype
         if not fits:
             raise DataError(
-                "a picture has colours (1 or 3, H, W) and perhaps an alpha (1, H, W), of uint8 or "
-                f"uint16 as its bits say; got {shape} of {self.colour.dtype} with {self.bits} bits"
-                f"{'' if self.alpha is None else f' and alpha {tuple(self.alpha.shape)}'}."
+                "a Picture has colours (1 or 3, H, W) and perhaps an alpha (1, H, W), of uint8 "
+                f"or uint16 as its bits say; got {shape} of {self.colour.dtype} with {self.bits} "
+                f"bits{'' if self.alpha is None else f' and alpha {tuple(self.alpha.shape)}'}."
             )
 
     @property

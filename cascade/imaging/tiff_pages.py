@@ -204,7 +204,7 @@ def _check_numbers(page: Any, name: str) -> None:
         )
     if page.sampleformat not in formats or not 1 <= bits_of(page) <= 16:
         raise DataError(
-            f"{name}: has floats, signed numbers or more than 16 bits per channel, whose range is "
+            f"{name}: has floats, signed values or more than 16 bits per channel, whose range is "
             "unknown; save it with 8 or 16 bits per channel."
         )
 

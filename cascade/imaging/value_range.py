@@ -114,8 +114,8 @@ def check_range_fits(picture: Picture, low: int, high: int) -> None:
     white = 2**picture.bits - 1
     if not 0 <= low < high <= white:
         raise DataError(
-            f"the range {low} to {high} does not fit a picture of {picture.bits} bits, whose "
-            f"numbers go from 0 to {white}."
+            f"the range {low} to {high} does not fit an image of {picture.bits} bits, whose "
+            f"values go from 0 to {white}."
         )
 
 

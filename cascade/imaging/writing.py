@@ -58,13 +58,13 @@ def check_can_be_pictures(channels: int, kind: str = "pixels") -> None:
     """
     if kind != "pixels":
         raise ContractError(
-            f"the last stage makes {kind}, which are no pictures; let a stage that makes pictures "
+            f"the last stage makes {kind}, which are not images; let a stage that makes images "
             "of them follow, or take them as tensors."
         )
     if channels not in (1, 3):
         raise ContractError(
-            f"pictures have 3 channels or 1, these images have {channels}; take them as tensors "
-            "or arrays instead."
+            f"PIL images have 1 or 3 channels, these images have {channels}; take them as "
+            "tensors or arrays instead."
         )
 
 

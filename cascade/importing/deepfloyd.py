@@ -78,8 +78,8 @@ def _is_upsampler(config: dict[str, Any], folder: Path) -> bool:
     kind = config.get("class_embed_type")
     if kind not in (None, "timestep") or config.get("addition_embed_type") not in (None, "text"):
         raise WeightsError(
-            f"{folder} is no U-Net of DeepFloyd IF: class_embed_type {kind!r}, addition_embed_type "
-            f"{config.get('addition_embed_type')!r}."
+            f"{folder} is not a U-Net of DeepFloyd IF: class_embed_type {kind!r}, "
+            f"addition_embed_type {config.get('addition_embed_type')!r}."
         )
     return kind == "timestep"
 

@@ -30,7 +30,7 @@ def read_weights(file: Path) -> Weights:
             objects, which can run code.
     """
     if not file.is_file():
-        raise WeightsError(f"{file} does not exist or is no file.")
+        raise WeightsError(f"{file} does not exist or is not a file.")
     if file.suffix == ".safetensors":
         try:
             return load_file(file)
@@ -46,7 +46,7 @@ def read_weights(file: Path) -> Weights:
             "alone, best as safetensors."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-        raise WeightsError(f"{file} is no file of weights ({first_line(error)}).") from error
+        raise WeightsError(f"{file} is not a file of weights ({first_line(error)}).") from error
     if isinstance(values, Tensor) or not isinstance(values, Mapping):
         raise WeightsError(f"{file} holds a {type(values).__name__}, not named tensors.")
     return dict(_flat(values, ""))

@@ -60,7 +60,7 @@ class Columns:
                 )
             if getattr(column, "ndim", 1) == 3 and column.shape[-1] <= MOST_CHANNELS:
                 raise ContractError(
-                    f"column {name!r} must hold pictures (B, H, W, C), got one of shape "
+                    f"column {name!r} must hold images (B, H, W, C), got one of shape "
                     f"{tuple(column.shape)}; add a first axis."
                 )
         values = {name: list(column) for name, column in batch.items()}
@@ -86,7 +86,7 @@ class Columns:
             raise ContractError(f"the batch has no column {column!r}; it has {columns.listing()}.")
         if column is None and len(names) > 1:
             raise ContractError(
-                f"the batch has pictures in {' and '.join(names)}; name one with column."
+                f"the batch has images in {' and '.join(names)}; name one with column."
             )
         if column is None and not names and PATH not in columns.values:
             raise ContractError(
@@ -156,7 +156,7 @@ def place_of(name: Any, root: str | None, *, is_path: bool = False) -> PurePosix
     if root is None and (is_path or place.is_absolute() or is_address):
         place = PurePosixPath(place.name)
     if not place.name or place.is_absolute() or ".." in place.parts or "\0" in text:
-        raise DataError(f"{shown_name!r} is no name of a picture, such as 'a/b.png'.")
+        raise DataError(f"{shown_name!r} is not the name of an image, such as 'a/b.png'.")
     return place
 
 

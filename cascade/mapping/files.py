@@ -171,7 +171,9 @@ def _without_doubles(
             continue
         owner = owners.setdefault(result.name, number)
         is_double = files[owner].data != files[number].data
-        reason = f"a result of another picture is called {result.name} too; name them apart."
+        reason = (
+            f"the result of another image is called {result.name} too; give them different names."
+        )
         kept[number] = FileResult(result.name, error=reason) if is_double else result
     return kept
 
@@ -184,7 +186,7 @@ def _without_originals(
     kept = dict(results)
     for number, result in results.items():
         if result.data is not None and _identity(address_of(out, result.name), out) in origins:
-            reason = f"the result would replace the picture {result.name} itself; write to a place"
+            reason = f"the result would replace the image {result.name} itself; write to a place"
             kept[number] = FileResult(result.name, error=f"{reason} that holds no originals.")
     return kept
 

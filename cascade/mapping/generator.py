@@ -125,7 +125,7 @@ class Generator:
             return [whole_number(SEED, each, low=0) for each in columns.values[SEED]]
         if NAME not in columns.values:
             raise ContractError(
-                f"each picture needs noise of its own: give a column {SEED!r} of whole numbers or "
+                f"each image needs noise of its own: add a column {SEED!r} of whole numbers or "
                 f"{NAME!r} of texts; the batch has {columns.listing()}."
             )
         return [derive_seed(self._seed, NAME, str(each)) for each in columns.values[NAME]]
@@ -201,7 +201,7 @@ def _check_own(settings: Mapping[str, Any]) -> None:
 def _arrays(space: Space, result: CascadeOutput) -> list[np.ndarray]:
     """The pictures as arrays (H, W, C) of 8 bits."""
     if space.has_bands:
-        raise ContractError("a model of bands makes files of numbers; leave out as_arrays.")
+        raise ContractError("a model of bands makes files of measured values; leave out as_arrays.")
     check_can_be_pictures(space.channels, space.kind)
     images = ((result.images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return list(images.permute(0, 2, 3, 1).cpu().numpy())

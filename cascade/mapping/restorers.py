@@ -282,5 +282,5 @@ def _bytes_of(columns: Columns, number: int) -> bytes:
         return read_object(str(columns.values[PATH][number]))
     data = columns.values[columns.pictures][number]
     if data is None:
-        raise ContractError(f"there is no picture in column {columns.pictures!r}.")
+        raise ContractError(f"there is no image in column {columns.pictures!r}.")
     return bytes(data)

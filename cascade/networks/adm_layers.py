@@ -52,7 +52,7 @@ class ADMLayerMaker:
             assert self.head_channels is not None
             if channels % self.head_channels:
                 raise ValueError(
-                    f"{channels} channels are no whole multiple of {self.head_channels}, the "
+                    f"{channels} channels are not a whole multiple of {self.head_channels}, the "
                     "channels of a head"
                 )
             heads = channels // self.head_channels

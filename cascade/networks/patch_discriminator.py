@@ -62,6 +62,6 @@ def check_size(size: Size) -> None:
     """
     if min(size) < SMALLEST_PX:
         raise ContractError(
-            f"the discriminator needs pictures of at least {SMALLEST_PX}x{SMALLEST_PX} px, got "
+            f"the discriminator needs images of at least {SMALLEST_PX}x{SMALLEST_PX} px, got "
             f"{size[0]}x{size[1]}; train on larger ones or crops, or with adversarial_weight 0."
         )

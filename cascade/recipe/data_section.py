@@ -42,26 +42,26 @@ class DataSection(Section):
             whole image.
         flip: axes along which half of the images are mirrored: `[x]` left and right, `[y]` top and
             bottom, `[x, y]` both, `[]` none. Latents and image embeddings need `[]`.
-        rotate90: whether to rotate by 0, 90, 180 or 270 degrees, for pictures without an up; needs
-            square images or `crop_px`.
-        range: numbers in the files of colour pictures that become black and white, such as [0,
-            4095] for a 12-bit camera in 16-bit files; for bands the range of `space`, such as [0,
-            10000], or one pair per band. None for all numbers.
+        rotate90: whether to rotate by 0, 90, 180 or 270 degrees, for images without a fixed
+            orientation; needs square images or `crop_px`.
+        range: values in the files of colour images that become black and white, such as [0, 4095]
+            for a 12-bit camera in 16-bit files; for bands the range of `space`, such as [0, 10000],
+            or one pair per band. None for all values.
         percentiles: for bands: measure the range between these percentiles, such as [0.1, 99.9],
             once over all images, and save it with the stage.
-        outside: numbers outside of the range: `clip` clips and counts them, with `error` such
-            images count as broken.
-        nodata: for bands: the number that stands for a missing one, besides NaN and what files say.
+        outside: values outside the range: `clip` clips and counts them, with `error` such images
+            count as broken.
+        nodata: for bands: the value that marks missing data, besides NaN and the file's own.
         axis: for bands: axis of a NIfTI volume along which it is cut into slices.
         too_small: images smaller than the stage: `skip` leaves them out, `enlarge` upscales them,
             `error` stops the run.
-        truncated: JPEG files whose end is missing: `refuse` counts them as broken, `keep` takes
-            what is there.
+        truncated: JPEG files whose end is missing: `refuse` counts them as broken, `keep` reads
+            them as far as they go.
         cache_mib: memory for decoded images in MiB, per data worker.
         max_broken_share: largest share of broken images, and of mismatched labels, before the run
             stops.
         name_pattern: regular expression on file names, whose named groups are labels.
-        cache_dir: folder for copies of remote shards, embeddings of captions and pictures, and
+        cache_dir: folder for copies of remote shards, embeddings of captions and images, and
             latents; None for the user's cache.
         encoder: what makes latents or embeddings of the images, for stages of such a space. For
             latents an autoencoder: a run, a stage, or a VAE folder of diffusers; for embeddings an

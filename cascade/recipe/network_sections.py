@@ -51,7 +51,7 @@ class TransformerSection(Section):
         fine_width: channels of the token of a fine patch, which has half the side.
         fine_depth: blocks on fine patches, before and again after the others.
         head_channels: channels per pixel in the convolutional head.
-        head_blocks: residual blocks of the head, which draw details at half the resolution.
+        head_blocks: residual blocks of the head, which add details at half the resolution.
     """
 
     kind: Literal["transformer"]

@@ -36,7 +36,7 @@ def synonyms_of(words: Mapping[Synonym, str]) -> dict[str, Synonym]:
 
 
 STEPS = "which counts images (steps times train.batch_size)"
-EPOCHS = "which counts images (epochs times the number of pictures)"
+EPOCHS = "which counts images (epochs times the number of images)"
 RECIPE_KEYS = synonyms_of(
     {
         Synonym("train.learning_rate"): "lr max_lr base_lr",

@@ -144,7 +144,7 @@ class AutoencodingSection(Section):
             available), or `none`.
         perceptual_weight: weight of that distance.
         adversarial_weight: weight of a patch discriminator, which learns beside the autoencoder to
-            tell restored pictures from true ones; 0 for none.
+            tell reconstructed images from true ones; 0 for none.
         adversarial_start: share of the run after which the discriminator begins, below 1.
     """
 

@@ -19,6 +19,7 @@ from cascade.errors import ContractError
 from cascade.imaging.rasters.raster import Raster, can_hold, outside_shares
 from cascade.imaging.value_range import percentage
 from cascade.mapped_arrays import new_array, release_pages, row_slices
+from cascade.reporting.words import counted
 from cascade.restoration.passes import upsamplers_of
 from cascade.restoration.upscaling import Upscaling, upscaled_bands
 from cascade.sampling.walk import Progress
@@ -69,7 +70,7 @@ def check_bands(raster: Raster, space: Space) -> None:
     """
     if raster.bands != space.channels:
         raise ContractError(
-            f"the image has {raster.bands} bands, but the model takes {space.channels}."
+            f"the image has {counted(raster.bands, 'band')}, but the model takes {space.channels}."
         )
 
 
@@ -103,8 +104,8 @@ class ClippedNumbers:
             return ""
         share, band, image = self._worst
         low, high = self._space.ranges[band]
-        where = f"band {band + 1} outside of {low:g} to {high:g}"
-        clipped = "has numbers outside of the model's range, which are clipped: "
+        where = f"band {band + 1} outside {low:g} to {high:g}"
+        clipped = "has values outside the model's range, which are clipped: "
         if self._images == 1:
             return f"{clipped}{percentage(share)} of {where}"
         return (

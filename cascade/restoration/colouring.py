@@ -78,7 +78,9 @@ def colouriser_of(stages: Sequence[Stage]) -> Stage:
         images = [] if stage.contract.needs_partner else stage.contract.image_spaces
         if stage.space.channels == 3 and any(image.channels == 1 for image in images):
             return stage
-    raise ContractError("this pipeline has no stage that takes grey; it cannot colour pictures.")
+    raise ContractError(
+        "this pipeline has no stage that takes greyscale images; it cannot colourise."
+    )
 
 
 def colourise_picture(
@@ -284,7 +286,7 @@ def _known(hints: Picture, small: Tensor) -> Known:
     height, width = small.shape[-2:]
     if abs(hints.size[0] * width - hints.size[1] * height) > max(hints.size) * 2:
         raise ContractError(
-            f"hints of {hints.size[1]}x{hints.size[0]} px have another shape than the picture; "
+            f"the hints have {hints.size[1]}x{hints.size[0]} px, but the image has another size; "
             "paint them on a copy of it."
         )
     chroma, strokes = _strokes(hints)
@@ -294,7 +296,7 @@ def _known(hints: Picture, small: Tensor) -> Known:
     if not mask.any():
         raise ContractError(
             "the hints hold no coloured stroke, or only strokes thinner than a pixel of the "
-            f"{width}x{height} px at which colours are drawn; paint broader ones."
+            f"{width}x{height} px at which the model colourises; paint broader ones."
         )
     colours = impose_luminance(small + amount / covered.clamp(min=HINT_SHARE), small)
     return Known(colours, mask)

@@ -102,8 +102,8 @@ class Editing:
         if not is_filled or not is_wide(hole, side_px + 1):
             return ""
         return (
-            f"has a hole wider than {side_px} px, and an upsampler fills such places smoothly; a "
-            "model that was trained with a mask draws what is missing"
+            f"has a hole wider than {side_px} px, which an upsampler fills smoothly; a model "
+            "that was trained with a mask adds detail"
         )
 
     def check_resampling(self, reason: str) -> None:
@@ -137,28 +137,28 @@ def check_can_edit(
     first = contracts[0]
     if first.needs_image and not (first.fills or first.enlarges):
         raise ContractError(
-            f"this pipeline takes {first.description}, so it cannot edit pictures; editing needs a "
-            "first stage that starts from noise, that enlarges, or that was trained with a mask."
+            f"this pipeline takes {first.description}, so it cannot edit images; editing needs a "
+            "first stage that starts from noise, that upscales, or that was trained with a mask."
         )
     ranges = {
         pair for each in contracts if each.space.kind == "pixels" for pair in each.space.ranges
     }
     if ranges - {PICTURES}:
         raise ContractError(
-            "editing is for pictures, not for stages that make bands of measured numbers."
+            "editing is for colour images, not for stages that make bands of measured values."
         )
     other = next((each.space for each in contracts if each.space.kind != "pixels"), None)
     if other is not None:
         raise ContractError(f"editing needs stages that make pixels; one makes {other.kind}.")
     if first.needs_image:
-        reason = "was trained with a mask" if first.fills else "is given a picture"
-        editing.check_resampling(f"the first stage {reason} and takes each step once")
+        reason = "was trained with a mask" if first.fills else "starts from an image"
+        editing.check_resampling(f"the first stage {reason} and does not repeat its steps")
     student, resamplings = first.student, editing.resampling.resamplings
     if student is not None and not first.needs_image and not is_whole and resamplings > 1:
         teacher = f" {student.teacher}" if student.teacher else ""
         raise SettingsError(
-            f"this pipeline starts with a {student.text}, which cannot go over its steps again; "
-            f"edit with its teacher{teacher}, or with resamplings 1."
+            f"this pipeline starts with a {student.text}, which cannot repeat its steps; edit "
+            f"with its teacher{teacher}, or with resamplings 1."
         )
 
 
@@ -174,8 +174,8 @@ def check_without_surroundings(first: Contract, editing: Editing) -> None:
     """
     if editing.strength == 1 and first.enlarges:
         raise SettingsError(
-            "nothing around the hole is left that this pipeline could enlarge; paint less of the "
-            "picture, widen the window, lower the strength, or use a pipeline that starts from "
+            "the hole has no surroundings that this pipeline could upscale; mask less of the "
+            "image, widen the window, lower the strength, or use a pipeline that starts from "
             "noise or was trained with a mask."
         )
 
@@ -326,5 +326,5 @@ def _with_channels(image: Tensor, channels: int) -> Tensor:
     if len(image) == 1 and channels == 3:
         return image.float().cpu().expand(3, -1, -1)
     raise ContractError(
-        f"this pipeline edits pictures of {channels} channels, got one of {len(image)}."
+        f"this pipeline edits images of {channels} channels, got one of {len(image)}."
     )

@@ -104,17 +104,17 @@ class ExpectedError:
         names = ", ".join(map(str, bands))
         place = f" in band {names}" if len(bands) < len(self.curves) else ""
         return (
-            f"the spread over seeds says nothing about errors here{place}: on {self.pictures} "
-            "pictures, the interval of their rank correlation touches 0."
+            f"the standard deviation over seeds does not predict errors here{place}: on "
+            f"{self.pictures} images, the interval of their rank correlation includes 0."
         )
 
     @property
     def elsewhere(self) -> str:
         """What users should know if results are made in another way."""
         return (
-            f"expected errors are known for {self.seeds} seeds and the model's own task, with the "
-            "weights, scale and settings that they were measured with and no further options; "
-            "this is the spread, not an error."
+            f"expected errors are known for {self.seeds} seeds and the model's own task, with "
+            "the weights, scale and settings that they were measured with and no further "
+            "options; this is the standard deviation, not an error."
         )
 
     def holds_for(self, stages: Sequence[Stage], seeds: int, how: How) -> bool:
@@ -181,7 +181,7 @@ def load_expected_error(folder: Path) -> ExpectedError | None:
         curves = tuple(_curve(each) for each in values.pop("curves"))
         result = ExpectedError(**values, curves=curves)
         if not curves or not isinstance(result.seeds, int) or not isinstance(result.pictures, int):
-            raise ValueError("it has no curves, or no whole numbers of seeds and pictures")
+            raise ValueError("it has no curves, or no whole numbers of seeds and images")
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(
             f"{file} does not describe the errors of a model ({error}); remove it, or measure them "

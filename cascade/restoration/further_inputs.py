@@ -83,6 +83,6 @@ def inputs_for(stage: Stage, images: Tensor, further: Mapping[str, Any]) -> Inpu
     """
     if further and len(images) > 1:
         raise ContractError(
-            f"inputs are for one picture, got {', '.join(further)} and {len(images)} pictures."
+            f"inputs are for one image, got {', '.join(further)} and {len(images)} images."
         )
     return Inputs({**further, "image": images}).only(stage.contract.input_names)

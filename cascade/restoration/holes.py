@@ -81,8 +81,8 @@ def _check_size(mask_px: tuple[int, int], size_px: tuple[int, int]) -> None:
     """Check that a mask has the height and width of the picture."""
     if tuple(mask_px) != tuple(size_px):
         raise ContractError(
-            f"the mask has {mask_px[1]}x{mask_px[0]} px, the picture {size_px[1]}x{size_px[0]}; "
-            "paint it on a copy of the picture."
+            f"the mask has {mask_px[1]}x{mask_px[0]} px, but the image has "
+            f"{size_px[1]}x{size_px[0]}; paint it on a copy of the image."
         )
 
 
@@ -126,7 +126,7 @@ def _of_picture(mask: Picture) -> Tensor:
     values = mask.colour.float() / (2**mask.bits - 1)
     if len(values) == 3 and not (values[:1] == values).all():
         raise ContractError(
-            "the mask has colours; it must be black and white, white where to repaint."
+            "the mask has colours; it must be black and white, white where to inpaint."
         )
     if mask.alpha is not None:
         values = values * (mask.alpha.float() / (2**mask.bits - 1))
@@ -139,7 +139,7 @@ def _of_numbers(mask: Image.Image) -> Tensor:
     white = int(values.max())
     if not ((values == 0) | (values == white)).all() or white not in (0, *WHITES):
         raise ContractError(
-            f"the mask has mode I, which does not say which number is white: expected 0 and 255 or "
+            "the mask has mode I, which does not say which value is white: expected 0 and 255 or "
             f"0 and 65535 alone, got others from {int(values.min())} to {white}; convert it to "
             "mode L."
         )

@@ -37,7 +37,7 @@ def upsamplers_of(stages: Sequence[Stage]) -> list[Stage]:
         stage for stage in stages if stage.contract.scale > 1 and stage.contract.needs_image
     ]
     if not upsamplers:
-        raise ContractError("this pipeline has no upsampler; it cannot upscale pictures.")
+        raise ContractError("this pipeline has no upsampler; it cannot upscale images.")
     return upsamplers
 
 

@@ -68,8 +68,8 @@ def restorer_of(stages: Sequence[Stage]) -> Stage:
         if stage.contract.condition(PairedImage.name) is not None:
             return stage
     raise ContractError(
-        "this pipeline has no stage that was trained on pairs of the same size; it cannot restore "
-        "pictures."
+        "this pipeline has no stage that was trained on pairs of the same size; it cannot "
+        "restore images."
     )
 
 
@@ -160,9 +160,7 @@ def restore_picture(
     """
     stage = restorer_of(stages)
     if not (stage.space.is_colour and _takes(picture, input_space_of(stage))):
-        raise ContractError(
-            "this pipeline takes or makes bands of measured numbers; give a Raster."
-        )
+        raise ContractError("this pipeline takes or makes bands of measured values; give a Raster.")
     picture = picture.in_srgb()
     result = restore_image(stages, picture.image(), restoration, progress=progress)
     return picture.with_pixels(quantised(result, picture.bits), picture.alpha)

@@ -33,8 +33,8 @@ from cascade.restoration.windows import Box
 
 EditedLike = Image.Image | Picture | np.ndarray | Tensor
 NO_HOLE = (
-    "nothing says what to repaint: give a mask, a picture with transparent pixels, numbers of "
-    "pixels to uncrop, or a strength below 1 for the whole picture."
+    "nothing to inpaint is marked: give a mask, an image with transparent pixels, numbers of "
+    "pixels to uncrop, or a strength below 1 to redraw the whole image."
 )
 
 
@@ -119,12 +119,14 @@ class Subject:
             return cls(picture, values, picture.image(), _no_hole(values), alpha, is_pil)
         if not isinstance(image, Tensor | np.ndarray):
             raise ContractError(
-                "image must be one picture: a PIL image, a Picture, an array or a tensor, got "
+                "image must be a single image: a PIL image, a Picture, an array or a tensor, got "
                 f"{type(image).__name__}."
             )
         unit = to_tensor(image) if isinstance(image, Tensor) else array_to_tensor(image)
         if len(unit) != 1:
-            raise ContractError(f"image must be one picture, got {len(unit)}; call edit for each.")
+            raise ContractError(
+                f"image must be a single image, got {len(unit)}; call edit for each."
+            )
         if isinstance(image, Tensor):
             values = image.detach().reshape(unit.shape[1:]).cpu().numpy()
         else:

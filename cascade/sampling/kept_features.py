@@ -64,6 +64,7 @@ class KeptFeatures:
         free = MOST_OF_MEMORY * free_bytes(device)
         if size_bytes > free:
             raise ContractError(
-                f"reuse {self._calls} keeps {size_bytes / 2**30:.1f} GiB of features for a picture "
-                f"of this size, but only {free / 2**30:.1f} GiB may be used; set reuse to 1."
+                f"reuse {self._calls} keeps {size_bytes / 2**30:.1f} GiB of features for an "
+                f"image of this size, but only {free / 2**30:.1f} GiB may be used; set reuse to "
+                "1."
             )

@@ -39,8 +39,8 @@ def smaller_tiles_if_needed(
                 raise
         if tile_px // 2 < SMALLEST_TILE_PX:
             raise ContractError(
-                f"out of memory, even with tiles of {tile_px} px; close other programs, or make a "
-                "smaller picture."
+                f"out of memory, even with tiles of {tile_px} px; close other programs, or make "
+                "a smaller image."
             )
         tile_px //= 2
         logger.warning("out of memory; trying again with tiles of %d px", tile_px)

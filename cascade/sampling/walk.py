@@ -150,12 +150,13 @@ def check_can_walk(sampler: Sampler, *, goes_back: bool, from_image: bool) -> No
     """
     if from_image and not isinstance(sampler, GridSampler):
         raise SettingsError(
-            "samplers of diffusers cannot start from an image; use one of our own, such as ddim."
+            "samplers of diffusers cannot start from an image; use one of Cascade's own, "
+            "such as ddim."
         )
     if goes_back and not isinstance(sampler, PairSampler):
         raise SettingsError(
-            "only the samplers ddim, ddpm and euler-maruyama can go over steps again; use one of "
-            "them, or resamplings 1."
+            "only the samplers ddim, ddpm and euler-maruyama can repeat steps; use one of them, "
+            "or resamplings 1."
         )
 
 

@@ -145,7 +145,7 @@ def card_folder(name: str) -> Path:
     """
     folder = changeable_folder(name)
     if not has_weights(folder):
-        raise WeightsError(f"{name} is no pipeline, so it has no model card; chain it first.")
+        raise WeightsError(f"{name} is not a pipeline, so it has no model card; chain it first.")
     return folder
 
 

@@ -216,6 +216,6 @@ def margin_of(best: Score, tolerance: float | None) -> tuple[float, str]:
         if tolerance is None:
             return half, words
         if best.low <= 0 <= best.high:
-            return half, f"{words}, because it holds zero"
+            return half, f"{words}, because it includes zero"
     share = SPEED_TOLERANCE if tolerance is None else tolerance
     return share * abs(best.value), f"{100 * share:g} %"

@@ -70,7 +70,7 @@ class PairedRunner(Runner):
     def check(self, fewest: int, most: int, progress: NamedProgress) -> None:
         if most > len(self._held_out):
             raise DataError(
-                f"{most} pictures were asked for, but there are {len(self._held_out)} {REAL}."
+                f"{most} images were requested, but there are {len(self._held_out)} {REAL}."
             )
         self._held_out.check(most, self._contracts[-1].space, progress)
 

@@ -17,12 +17,11 @@ from cascade.sweeping.results import Sweep
 
 MOST_STRIPS = 8
 INTERVALS = (
-    "In brackets: the range of a figure in 95 of 100 cases with other images. All settings have "
-    "the same seeds and pictures, so differences between them are more certain than that."
+    "In brackets: 95 % intervals, the range of a figure in 95 of 100 cases with other images. "
+    "All settings have the same seeds and images, so differences between them are more certain "
+    "than that."
 )
-TIMES = (
-    "Seconds per image are the median; on a CPU those of all processors together, else wall time."
-)
+TIMES = "Seconds per image are the median: total CPU time on a CPU, wall time elsewhere."
 
 
 def write_report(sweep: Sweep, file: Path) -> None:
@@ -58,14 +57,14 @@ def render(sweep: Sweep) -> str:
         ("The same seeds", _strips(sweep)),
         ("How it was run", _about(sweep)),
     ]
-    return page(f"Sweep of {sweep.pipeline}", "settings tried on held-out pictures", sections)
+    return page(f"Sweep of {sweep.pipeline}", "settings tried on held-out images", sections)
 
 
 def _facts(sweep: Sweep) -> Html:
     best, current = sweep.outcomes[sweep.best], sweep.outcomes[sweep.current]
     values = {
         "Pipeline": sweep.pipeline,
-        "Held-out pictures": sweep.data or "a source",
+        "Held-out images": sweep.data or "a source",
         "Best settings": best.candidate.text(),
         "Current settings": current.candidate.text(),
         f"{sweep.by} of the best settings": find_score(best.scores, sweep.by).text(),

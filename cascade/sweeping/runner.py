@@ -36,7 +36,7 @@ def check_finite(images: Tensor, source: str) -> None:
         NotFiniteError: if a value is not finite.
     """
     if not images.isfinite().all():
-        raise NotFiniteError(f"the pictures of {source} are not finite numbers.")
+        raise NotFiniteError(f"the images of {source} have values that are not finite.")
 
 
 def clock_s(device: torch.device) -> float:

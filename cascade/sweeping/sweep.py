@@ -108,7 +108,7 @@ class SweepOptions:
             raise ContractError(f"tolerance must be from 0 to below 1, got {tolerance:g}.")
         if self.prefer != "speed":
             raise ContractError(
-                f"a tolerance is for a preference of speed, got {self.prefer}; leave it out."
+                f"a tolerance is for the preference speed, got {self.prefer}; leave it out."
             )
 
     def find_extractor(self) -> FeatureExtractor:
@@ -301,6 +301,6 @@ def _place_of(settings: Mapping[str, SamplingSettings], outcomes: Sequence[Outco
         if each.candidate.settings == settings:
             return place
     raise ContractError(
-        "with the current settings, the pipeline's pictures are not finite numbers; change the "
-        "settings, or train the pipeline again."
+        "with the current settings, the pipeline's images have values that are not finite; "
+        "change the settings, or train the pipeline again."
     )

@@ -34,15 +34,15 @@ class ColouringTask(PairedTask):
     description = "colourises greyscale images"
     hub_type = "image-to-image"
     hub_title = "Colourisation"
-    baseline_name = "grey copy"
+    baseline_name = "greyscale copy"
     hub_tag = "image-colorization"
-    example = ('pipeline.colourise(Image.open("picture.png")).show()',)
+    example = ('pipeline.colourise(Image.open("image.png")).show()',)
 
     def suits(self, contracts: Sequence[Contract]) -> bool:
         return contracts[0].condition(Luminance.name) is not None
 
     def command(self, folder: str) -> str:
-        return f"cascade colourise PICTURE --model {folder} -o coloured.png"
+        return f"cascade colourise IMAGE --model {folder} -o coloured.png"
 
     def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
         def colour(first: Sequence[Stage], image: Tensor, further: Mapping[str, Any]) -> Tensor:

@@ -36,15 +36,15 @@ class EditingTask(PairedTask):
     baseline_name = "smooth fill"
     hub_tag = "image-inpainting"
     example = (
-        'picture, mask = Image.open("picture.png"), Image.open("mask.png")',
-        "pipeline.edit(picture, mask).images[0].show()",
+        'image, mask = Image.open("image.png"), Image.open("mask.png")',
+        "pipeline.edit(image, mask).images[0].show()",
     )
 
     def suits(self, contracts: Sequence[Contract]) -> bool:
         return contracts[0].fills
 
     def command(self, folder: str) -> str:
-        return f"cascade edit PICTURE --mask MASK --model {folder} -o edited.png"
+        return f"cascade edit IMAGE --mask MASK --model {folder} -o edited.png"
 
     def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
         picture, hole = inputs.get(IMAGE)[0, :-1].cpu(), inputs.get(IMAGE)[0, -1].cpu() <= 0

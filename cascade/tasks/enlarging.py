@@ -34,13 +34,13 @@ class EnlargingTask(PairedTask):
     hub_title = "Super-resolution"
     baseline_name = "bicubic"
     hub_tag = "image-super-resolution"
-    example = ('pipeline.upscale(Image.open("picture.png")).show()',)
+    example = ('pipeline.upscale(Image.open("image.png")).show()',)
 
     def suits(self, contracts: Sequence[Contract]) -> bool:
         return contracts[0].condition(LowResolution.name) is not None and contracts[0].scale > 1
 
     def command(self, folder: str) -> str:
-        return f"cascade upscale PICTURE --model {folder} -o large.png"
+        return f"cascade upscale IMAGE --model {folder} -o large.png"
 
     def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
         upscaling = Upscaling(seed=seed, inputs=inputs.with_value(IMAGE, None).values)

@@ -33,13 +33,13 @@ class RestoringTask(PairedTask):
     hub_title = "Image restoration"
     baseline_name = "input"
     hub_tag = "image-restoration"
-    example = ('pipeline.restore(Image.open("picture.png")).show()',)
+    example = ('pipeline.restore(Image.open("image.png")).show()',)
 
     def suits(self, contracts: Sequence[Contract]) -> bool:
         return contracts[0].condition(PairedImage.name) is not None
 
     def command(self, folder: str) -> str:
-        return f"cascade restore PICTURE --model {folder} -o restored.png"
+        return f"cascade restore IMAGE --model {folder} -o restored.png"
 
     def run(self, stages: Sequence[Stage], inputs: Inputs, seed: int) -> Tensor:
         def restore(first: Sequence[Stage], image: Tensor, further: Mapping[str, Any]) -> Tensor:

@@ -155,7 +155,7 @@ class CachedEncoder(TextEncoder):
         lost = [each.lost for each in cuts if each.lost]
         if lost:
             logger.warning(
-                "%s have more than %s tokens, so their ends have no effect: %s",
+                "%s have more than %s tokens, so their ends are cut off: %s",
                 _share(len(lost), len(cuts)),
                 max_tokens,
                 _few(lost),

@@ -18,7 +18,7 @@ def report_cuts(cuts: Sequence[CutText]) -> None:
         subject = "the prompt is" if len(lost) == 1 else f"{len(lost):,} prompts are"
         where = "" if len(lost) == 1 else " of the first"
         logger.warning(
-            "%s too long, so this end%s has no effect: %r", subject, where, _shortened(lost[0])
+            "%s too long, so this end%s is cut off: %r", subject, where, _shortened(lost[0])
         )
     unknown = dict.fromkeys(word for each in cuts for word in each.unknown)
     if unknown:
@@ -27,7 +27,7 @@ def report_cuts(cuts: Sequence[CutText]) -> None:
     foreign = [each for each in cuts if each.scripts]
     if foreign:
         logger.warning(
-            "the text encoder reads %s letters only, so pictures will not follow %s: %s",
+            "the text encoder reads %s letters only, so the images will not follow %s: %s",
             " and ".join(foreign[0].scripts),
             "this prompt" if len(foreign) == 1 else f"{len(foreign):,} prompts",
             _shortened(", ".join(repr(each.kept) for each in foreign)),

@@ -188,7 +188,7 @@ def read_newest(folder: Path) -> Checkpoint | None:
         except WeightsError as error:
             logger.warning("%s Trying the one before.", error)
     if paths:
-        raise WeightsError(f"no good checkpoint in {folder}; remove the folder to start anew.")
+        raise WeightsError(f"no good checkpoint in {folder}; remove the folder to start again.")
     return None
 
 

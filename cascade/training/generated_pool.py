@@ -178,8 +178,8 @@ def _check_fingerprint(file: Path, fingerprint: str) -> None:
         return
     if recorded != fingerprint:
         raise CascadeError(
-            f"the small images in {file.parent} were made by another stage, from other images or "
-            "with another strength; restore those settings, or use another folder."
+            f"the low-resolution images in {file.parent} were made by another stage, from other "
+            "images or with another strength; restore those settings, or use another folder."
         )
 
 

@@ -44,8 +44,7 @@ def find_parting(
     """
     if not (math.isfinite(held_out[-1]) and math.isfinite(training[-1])):
         return Parting(
-            "The losses are no finite numbers any more: training became unstable, so lower the "
-            "learning rate."
+            "The losses are no longer finite: training became unstable, so lower the learning rate."
         )
     if len(images) < FEWEST:
         return Parting(f"The curves have fewer than {FEWEST} measurements, too few to judge by.")
@@ -57,13 +56,14 @@ def find_parting(
     if _falls(training, third):
         near = next(n for n, loss in enumerate(held_out) if loss <= _margin(held_out[lowest]))
         return Parting(
-            f"The validation loss has hardly fallen since {images[near]:,.0f} images, while "
-            "that of training images still falls: more or more varied images would help more "
-            "than a longer run.",
+            f"The validation loss has hardly fallen since {images[near]:,.0f} images, while the "
+            "training loss still falls: more or more varied images would help more than a longer "
+            "run.",
             images[near],
         )
     return Parting(
-        "Neither loss falls any more: a longer run would change little, a larger network might."
+        "Neither loss falls any more: a longer run would change little, but a larger network "
+        "might help."
     )
 
 
@@ -71,14 +71,13 @@ def _rising(images: float, *, falls: bool) -> Parting:
     """What it means that the validation loss rises since a number of images."""
     if falls:
         return Parting(
-            f"Since {images:,.0f} images the validation loss rises while that of training images "
-            "does not: the stage learns its training images by heart, so stop there or train on "
-            "more or more varied images.",
+            f"Since {images:,.0f} images the validation loss has risen while the training loss "
+            "has not: the stage overfits, so stop there or train on more or more varied images.",
             images,
         )
     return Parting(
-        f"Both losses rise since {images:,.0f} images: training became unstable, so lower the "
-        "learning rate."
+        f"Both losses have risen since {images:,.0f} images: training became unstable, so lower "
+        "the learning rate."
     )
 
 

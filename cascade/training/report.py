@@ -108,7 +108,7 @@ def _samples(run: RunRecord) -> Html:
     grids = [grid for images in _spread(sorted(run.grids)) for grid in _grid(run, images)]
     if not grids:
         return Html("")
-    text = "Drawn with averaged weights, always from the same seeds and labels."
+    text = "Sampled with averaged weights, always with the same seeds and labels."
     columns = run.about.get("grid", [])
     if len(columns) > 1:
         text += f" In groups of {len(columns)}: {', '.join(columns)}."

@@ -17,8 +17,9 @@ NOT_METERS = ("images", "seconds", "kind")
 NOT_FIGURES = (*NOT_METERS, VALIDATION, "loss", TRAINING_LOSS)
 FIGURES = {"psnr": "PSNR, dB", "ssim": "SSIM"}
 VALIDATION_NOTE = (
-    "Measured with averaged weights, always on the same images, crops, noise and times. Both "
-    "losses are means over as many images with the same noise and times, so only the images differ."
+    "Measured with averaged weights, always on the same images, crops, noise and timesteps. Both "
+    "losses are means over equally many images with the same noise and timesteps, so only the "
+    "images differ."
 )
 GENERAL_METERS = ("loss_at_log_snr_", "colour_mean_", "colour_spread_")
 METERS_NOTE = (
@@ -58,7 +59,7 @@ def meter_curves(run: RunRecord) -> Html:
         _loss_chart(run, run.meters, "Loss by log-SNR"),
         *(_condition_chart(run, key) for key in _condition_meters(run)),
         _drift_chart(run, "colour_mean", "Mean of colours"),
-        _drift_chart(run, "colour_spread", "Spread of colours"),
+        _drift_chart(run, "colour_spread", "Standard deviation of colours"),
     ]
     if not any(charts):
         return Html("")
@@ -75,13 +76,15 @@ def validation_curves(run: RunRecord) -> Html:
     marks = {"lowest": lowest["images"]}
     if parting.images is not None:
         same = parting.images == lowest["images"]
-        marks = {"they part": parting.images} | ({} if same else marks)
+        marks = {"they diverge": parting.images} | ({} if same else marks)
     losses = [
         _series(lines, "loss", "held-out", "var(--red)"),
         _series(lines, TRAINING_LOSS, "training images"),
     ]
     charts = [
-        line_chart(losses, title="Loss, measured alike", **_axis(run), log=True, marks=marks),
+        line_chart(
+            losses, title="Loss, measured in the same way", **_axis(run), log=True, marks=marks
+        ),
         _loss_chart(run, lines, "Validation loss by log-SNR"),
         *(_figure_chart(run, key) for key in _own_keys(lines, NOT_FIGURES)),
     ]
@@ -104,7 +107,7 @@ def parting_of(run: RunRecord) -> Parting:
 
 def _figure_chart(run: RunRecord, key: str) -> Html:
     title = FIGURES.get(key, key.replace("_", " ").capitalize())
-    return line_chart([_series(run.validation, key)], title=f"{title}, held-out", **_axis(run))
+    return line_chart([_series(run.validation, key)], title=f"{title}, validation", **_axis(run))
 
 
 def _own_keys(lines: Sequence[Mapping[str, Any]], others: Sequence[str]) -> list[str]:

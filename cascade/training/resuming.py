@@ -90,8 +90,8 @@ def _log(
     changed = changed_images(out, images.source)
     if changed:
         logger.warning(
-            "%s of the images changed since the run began (%s); the run goes on, but is no longer "
-            "exactly one without a gap.",
+            "%s of the images changed since the run began (%s); the run continues, but no longer "
+            "gives exactly what an uninterrupted run would.",
             f"{len(changed):,}",
             shortened(changed),
         )

@@ -40,7 +40,7 @@ class StartingPoint:
         """The numbers and a few names, as one sentence."""
         loaded = self.parameters - sum(self.new.values())
         parts = [f"{loaded:,} of {self.parameters:,} parameters loaded"]
-        for words, counts in (("begin anew", self.new), ("are left out", self.left_out)):
+        for words, counts in (("are newly initialised", self.new), ("are left out", self.left_out)):
             if counts:
                 names = ", ".join(list(counts)[:MAX_NAMES])
                 more = ", …" if len(counts) > MAX_NAMES else ""

@@ -131,8 +131,8 @@ class Validation:
         own = [each for each in lines if each.get("kind") == VALIDATION]
         if any(each.get("validation") != self._digest for each in own):
             logger.warning(
-                "the validation images are not those that the run was measured on before; its best "
-                "stage is chosen anew."
+                "the validation images are not those that the run was measured on before; its "
+                "best stage is chosen again."
             )
         facts = [(each["images"], each["loss"], each["validation"]) for each in own]
         measured = [BestStage(*each) for each in all_of(self.accelerator, facts)]
@@ -263,7 +263,7 @@ class Validation:
         """Log each broken image once."""
         for name in dict.fromkeys(name for each in chunks for name in each.broken):
             if name not in self._broken and self.accelerator.is_main_process:
-                logger.warning("skipping a broken image in measuring the validation loss: %s", name)
+                logger.warning("skipping a broken validation image: %s", name)
             self._broken.add(name)
 
     def _digest_of_images(self) -> str:

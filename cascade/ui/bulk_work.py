@@ -34,11 +34,11 @@ def placed_inputs(
         ContractError: if there are none, or none that may be read.
     """
     if not uploads:
-        raise ContractError("no picture yet: drop one above, or click there to choose it.")
+        raise ContractError("no image yet: drop one above, or click there to choose one.")
     pictures, faults = limits.sort([Path(each) for each in uploads], scale)
     job.show(faults=tuple(faults))
     if not pictures:
-        raise ContractError("there is no picture to work on.")
+        raise ContractError("there is no image to work on.")
     folder = job.folder / "inputs"
     folder.mkdir()
     return [_placed(picture, folder) for picture in pictures]

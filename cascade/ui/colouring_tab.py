@@ -61,13 +61,13 @@ def colourise(
 def build(site: Site, models: Sequence[Model]) -> None:
     """Add the tab."""
     fields.lead(
-        "Colours grey pictures. The colours are plausible, not proven: try several seeds, or paint "
-        "a few strokes of the colours that you know."
+        "Colourises greyscale images. The colours are plausible, but not always the true ones: "
+        "try several seeds, or paint a few strokes of the colours that you know."
     )
     panel = Panel(site, "colourise")
     with gr.Row():
         with gr.Column(scale=2, min_width=260):
-            files = fields.upload("Pictures", many=True, name="colourise-files")
+            files = fields.upload("Images", many=True, name="colourise-files")
             notice = gr.HTML(f'<p class="line note">{fields.limits_text(site.limits)}</p>')
             with gr.Accordion(
                 "Paint known colours (optional)", open=True, visible=False

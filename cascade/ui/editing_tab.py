@@ -61,7 +61,7 @@ def edit(
     painted = write_strokes(strokes, job.folder / "strokes.png", site.limits)
     mask = None if painted is None else write_mask(painted, picture, job.folder / MASK)
     if mask is None and strength == 1:
-        raise ContractError("paint over what should be drawn anew, or lower the strength.")
+        raise ContractError("paint over the area to inpaint, or lower the strength.")
     editing = Editing(strength=strength, resamplings=None if mask is None else resamplings)
     labels = ",".join(each for each in classes if each)
     words = {"prompt": prompt, "negative_prompt": negative, "labels": labels}
@@ -83,18 +83,20 @@ def edit(
 def build(site: Site, models: Sequence[Model]) -> None:
     """Add the tab. Models that were trained with a mask come first, since they fit better."""
     models = sorted(models, key=lambda model: not model.fills)
-    fields.lead("Draws a part of a picture anew. Drop a picture, paint over that part, press Edit.")
+    fields.lead(
+        "Inpaints a part of an image. Drop an image, paint over that part, then press Edit."
+    )
     panel, subject = Panel(site, "edit"), SubjectFields(models)
     with gr.Row():
         with gr.Column(scale=2, min_width=260):
-            file = fields.upload("Picture", many=False, name="edit-files")
+            file = fields.upload("Image", many=False, name="edit-files")
             notice = gr.HTML(f'<p class="line note">{fields.limits_text(site.limits)}</p>')
             canvas = gr.HTML("")
             subject.build()
             with gr.Accordion("More settings", open=False, elem_id="edit-more"):
                 strength = gr.Slider(
                     0.05, 1, value=1, step=0.05, label="Strength",
-                    info="Below 1, some of what the picture shows is kept.",
+                    info="Below 1, some of the content of the image is kept.",
                 )  # fmt: skip
                 passes = fields.passes_field(models[0])
                 seed, variants = fields.seed_field(), fields.variants_field()
@@ -104,7 +106,7 @@ def build(site: Site, models: Sequence[Model]) -> None:
             panel.buttons("Edit")
         with gr.Column(scale=3, min_width=260):
             panel.results(
-                "The result appears here. Everything outside of your strokes stays exact."
+                "The result appears here. Pixels outside your strokes keep their exact values."
             )
 
     def look(request: gr.Request, value: Any) -> tuple[str, str]:

@@ -112,7 +112,7 @@ def on_upload(field: gr.File, look: Callable[..., Any], outputs: Sequence[Any]) 
 
 def pictures_upload(site: Site, name: str) -> gr.File:
     """A field for pictures, with a notice below it of what is wrong with them."""
-    files = upload("Pictures", many=True, name=name)
+    files = upload("Images", many=True, name=name)
     notice = gr.HTML(f'<p class="line note">{limits_text(site.limits)}</p>')
 
     def look(request: gr.Request, value: Any) -> str:
@@ -136,7 +136,7 @@ def look_at(site: Site, visitor: str | None, value: Any) -> tuple[list[Path], st
     good, faults = site.limits.sort(paths)
     text = showing.lines(faults, "fault")
     if good:
-        text = showing.lines([f"{counted(len(good), 'picture')} ready"], "note") + text
+        text = showing.lines([f"{counted(len(good), 'image')} ready"], "note") + text
     return good, text
 
 
@@ -151,8 +151,8 @@ def painted(draw: Callable[[], str]) -> tuple[str, str]:
 def limits_text(limits: Limits) -> str:
     """The limits of uploads in one sentence."""
     return (
-        f"At most {limits.file_mib:g} MiB and {limits.megapixels:g} megapixels a file. "
-        "Your pictures are deleted when you leave the page."
+        f"At most {limits.file_mib:g} MiB and {limits.megapixels:g} megapixels a file. Your "
+        "images are deleted when you leave the page."
     )
 
 

@@ -52,7 +52,7 @@ def generate(
     settings = {"steps": fields.steps_of(steps), "guidance": fields.setting(guidance, "guidance")}
     labels = ",".join(each for each in classes if each)
     generation = Generation(
-        num_images=fields.whole(count, "the number of pictures"),
+        num_images=fields.whole(count, "the number of images"),
         prompts=[prompt] if prompt else [],
         negative_prompt=negative or None,
         seed=fields.whole(seed, "the seed"),
@@ -85,13 +85,13 @@ def _show(job: Job, files: GeneratedFiles, seed: int) -> None:
 
 def build(site: Site, models: Sequence[Model]) -> None:
     """Add the tab."""
-    fields.lead("Draws new pictures. The same seed draws the same pictures again.")
+    fields.lead("Generates images. The same seed generates the same images again.")
     panel, subject = Panel(site, "generate"), SubjectFields(models)
     with gr.Row():
         with gr.Column(scale=2, min_width=260):
             subject.build()
-            seed = fields.seed_field("Of the first picture; the others count up.")
-            count = gr.Slider(1, MOST_PICTURES, value=4, step=1, label="Pictures")
+            seed = fields.seed_field("Of the first image; the others count up.")
+            count = gr.Slider(1, MOST_PICTURES, value=4, step=1, label="Images")
             with gr.Accordion("More settings", open=False, elem_id="generate-more"):
                 steps = fields.steps_field()
                 guidance = fields.setting_field(
@@ -99,5 +99,5 @@ def build(site: Site, models: Sequence[Model]) -> None:
                 )
             panel.buttons("Generate")
         with gr.Column(scale=3, min_width=260):
-            panel.results("The pictures appear here.")
+            panel.results("The images appear here.")
     subject.connect(panel, [subject.model, count, seed, steps, guidance], generate)

@@ -179,7 +179,7 @@ class Job:
         self._view = replace(self._view, archive=archive)
 
     def _progress_text(self, update: ProgressUpdate) -> str:
-        parts = [f"Picture {min(update.finished + 1, update.total):,} of {update.total:,}"]
+        parts = [f"Image {min(update.finished + 1, update.total):,} of {update.total:,}"]
         parts += [part for part in (Path(update.name).name, update.page) if part]
         if update.left_s is not None:
             parts.append(f"about {rough_duration(update.left_s)} left")
@@ -207,7 +207,7 @@ class Job:
         except CascadeError as error:
             fault = self._without_folders(str(error))
         except MemoryError:
-            fault = "there is not enough memory; take a smaller picture."
+            fault = "there is not enough memory; use a smaller image."
         except Exception as error:  # the page must not show a traceback, the log may
             logger.exception("a job of the page failed")
             fault = f"unexpected {type(error).__name__}: {self._without_folders(first_line(error))}"

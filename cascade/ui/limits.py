@@ -61,7 +61,7 @@ class Limits:
                 "smaller."
             )
         if path.suffix == ".tar":  # the bulk commands would read it as a shard
-            raise DataError(f"{name}: this page takes pictures, no shards; use the command line.")
+            raise DataError(f"{name}: this page takes images, not shards; use the command line.")
         pixels = sum(math.prod(size) for size in _page_sizes(path))
         if pixels > self.megapixels * MEGAPIXEL:
             raise DataError(

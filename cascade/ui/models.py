@@ -118,7 +118,7 @@ def models_for(pipeline: str | None) -> list[Model]:
     model = model_of(pipeline)
     if not model.tabs:
         raise ContractError(
-            f"{pipeline} makes no pictures that the page could show; use it in Python."
+            f"{pipeline} makes no images that the page could show; use it in Python."
         )
     return [model]
 

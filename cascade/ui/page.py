@@ -64,9 +64,9 @@ def build_page(site: Site, models: Sequence[Model], run: Path | None = None) -> 
 
 def _about(site: Site) -> str:
     """What the page does, in a few sentences."""
-    text = "Restores and draws pictures."
+    text = "Restores and generates images."
     if site.is_local:
-        text = "Restores and draws pictures on this computer. Nothing is sent anywhere else."
+        text = "Restores and generates images on this computer. Nothing is sent anywhere else."
     if site.signer is not None:
         text += " Results are signed with the certificate of whoever runs this page."
     return text

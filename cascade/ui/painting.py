@@ -99,7 +99,7 @@ def write_mask(strokes: Path, picture: Path, file: Path) -> Path:
     alpha = decode_picture(strokes.read_bytes(), "the strokes").alpha
     height, width = decode_picture(read_bytes(picture), picture.name).size
     if alpha is None or bool((alpha[0] > 127).all()):
-        raise ContractError("the whole picture is painted over; leave some of it.")
+        raise ContractError("the whole image is painted over; leave some of it.")
     mask = Image.fromarray(((alpha[0].numpy() > 127) * 255).astype(np.uint8))
     save_png(mask.resize((width, height), Image.Resampling.NEAREST), file)
     return file

@@ -44,7 +44,7 @@ def restore(
 
 def build(site: Site, models: Sequence[Model]) -> None:
     """Add the tab."""
-    fields.lead("Restores pictures as the pairs show that the model was trained on.")
+    fields.lead("Restores images as the model learned from its pairs.")
     panel = Panel(site, "restore")
     with gr.Row():
         with gr.Column(scale=2, min_width=260):

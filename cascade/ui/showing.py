@@ -13,10 +13,10 @@ from cascade.ui.jobs import Result, View
 MOST_LINES = 20  # of notes, and of faults
 OVER = {  # by whether there are results
     "done": ("Nothing was made.", "Done."),
-    "cancelled": ("Cancelled.", "Cancelled. What was finished is below."),
-    "failed": ("Nothing was made.", "Stopped. What was finished is below."),
+    "cancelled": ("Cancelled.", "Cancelled. Finished results are below."),
+    "failed": ("Nothing was made.", "Stopped. Finished results are below."),
 }
-HOW_TO_SLIDE = " Drag across a picture: left is before, right is after."
+HOW_TO_SLIDE = " Drag across an image: left is before, right is after."
 
 
 def address(file: Path) -> str:
@@ -50,7 +50,7 @@ def progress(view: View) -> str:
     parts += [lines(view.faults, "fault"), lines(view.notes, "note")]
     if view.preview:
         parts.append(
-            f'<figure class="preview"><img src="{view.preview}" alt="the picture at this step">'
+            f'<figure class="preview"><img src="{view.preview}" alt="the image at this step">'
             "<figcaption>At this step</figcaption></figure>"
         )
     return f'<div class="job">{"".join(parts)}</div>'

@@ -105,11 +105,11 @@ def _fields_of(model: Model) -> list[Any]:
     """Add the fields of a model: prompt, negative prompt, and a menu for each label field."""
     prompt = gr.Textbox(
         "",
-        label="What to draw",
+        label="Prompt",
         placeholder=EXAMPLE_PROMPT,
         visible=model.takes_text,
     )
-    negative = gr.Textbox("", label="What not to draw", visible=model.takes_text)
+    negative = gr.Textbox("", label="Negative prompt", visible=model.takes_text)
     classes = [
         gr.Dropdown(
             [("any", ""), *((name, name) for name in names)], value="", label=field.capitalize()

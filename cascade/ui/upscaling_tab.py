@@ -53,7 +53,7 @@ def upscale(
 
 def build(site: Site, models: Sequence[Model]) -> None:
     """Add the tab."""
-    fields.lead("Makes small pictures larger. Drop one or many, then press Upscale.")
+    fields.lead("Upscales images. Drop one or many, then press Upscale.")
     panel = Panel(site, "upscale")
     with gr.Row():
         with gr.Column(scale=2, min_width=260):
@@ -63,7 +63,7 @@ def build(site: Site, models: Sequence[Model]) -> None:
             scale = gr.Radio(
                 [(f"{each:g}×", each) for each in scales],
                 value=float(models[0].scale),
-                label="How much larger",
+                label="Scale factor",
                 elem_id="upscale-scale",
             )
             with gr.Accordion("More settings", open=False, elem_id="upscale-more"):

@@ -1,6 +1,6 @@
-"""Upscale pictures with Dask, on this machine or on a cluster.
+"""Upscale images with Dask, on this machine or on a cluster.
 
-Usage: python dask_workers.py PICTURES OUT [MODEL], where PICTURES and OUT are folders or addresses.
+Usage: python dask_workers.py IMAGES OUT [MODEL], where IMAGES and OUT are folders or addresses.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Train a stage that follows captions on a data set of your own, and draw from new prompts.
+"""Train a stage that follows captions on a data set of your own, and sample from new prompts.
 
 A frozen encoder reads the captions; install it with `pip install "cascade-diffusion[text]"`.
 Usage: python own_text.py [FOLDER]

@@ -1,6 +1,6 @@
-"""Upscale pictures with Ray Data, on this machine or on a cluster.
+"""Upscale images with Ray Data, on this machine or on a cluster.
 
-Usage: python ray_data.py PICTURES OUT [MODEL], where PICTURES and OUT are folders or addresses.
+Usage: python ray_data.py IMAGES OUT [MODEL], where IMAGES and OUT are folders or addresses.
 """
 
 import sys

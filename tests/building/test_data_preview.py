@@ -62,7 +62,11 @@ def test_of_many_images_those_are_decoded_that_training_sees_first(tmp_path):
         (["train.batch_size=99"], [], ["18 images are too few for a batch of 99"]),
         (["condition.labels.fields=[kind]"], [], ["no image has a label 'kind'"]),
         (["data.range=[5,300]"], [], ["broken images: 18 of 18", "the range 5 to 300"]),
-        (["data.range=[5,200]"], ["18 images with numbers outside the range, clipped"], []),
+        (
+            ["data.range=[5,200]"],
+            ["18 images with values outside the range, which are clipped"],
+            [],
+        ),
     ],
 )
 def test_errors_are_what_training_would_fail_on(pictures, tmp_path, values, warnings, errors):
@@ -154,6 +158,6 @@ def test_a_run_that_begins_on_black_images_is_warned_of(tmp_path):
     source = open_source(str(tmp_path))
     values = [f"data.path={tmp_path}", "condition.labels=null", "sampling.guidance=1"]
     (warning,) = narrow_range_warnings(source, load_stage_recipe(TINY, values))
-    assert "make 840 black and 1177 white by data.range=[840,1177]" in warning
+    assert "make 840 black and 1177 white with data.range=[840,1177]" in warning
     ranged = load_stage_recipe(TINY, [*values, "data.range=[840,1177]"])
     assert narrow_range_warnings(source, ranged) == []

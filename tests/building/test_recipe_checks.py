@@ -37,7 +37,7 @@ def test_every_bundled_recipe_loads_builds_and_joins(path):
     assert "M parameters" in lines[0]
     if isinstance(recipe, PipelineRecipe):
         assert len(lines) == len(recipe.stages) + 1
-        assert lines[-1] == f"{recipe.name}: the stages join"
+        assert lines[-1] == f"{recipe.name}: the stages fit together"
 
 
 def test_the_decoder_of_unclip_starts_from_a_bundled_stage_of_its_network():

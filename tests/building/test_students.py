@@ -31,7 +31,7 @@ def warned(
 
 def line(own: str, calls: str, verb: str) -> list[str]:
     return [
-        f"the student will call its network {own} for a picture and its teacher calls it {calls}: "
+        f"the student will call its network {own} for an image and its teacher calls it {calls}: "
         f"it {verb} be no faster; fewer steps would be."
     ]
 
@@ -75,5 +75,8 @@ def test_students_that_draw_where_their_teacher_learned_nothing_are_reported(bas
     if lines:
         most = int(lines[0].split("; ")[1].split()[0])
         assert lowest(most) >= last > lowest(most + 1)
-        assert f"from {lowest(steps)} on, but its teacher hardly at any below {last}," in lines[0]
+        assert (
+            f"from {lowest(steps)} on, but its teacher hardly learned at any below {last},"
+            in lines[0]
+        )
     assert astray_warnings(student, base_stage) == []  # of uniform timesteps

@@ -143,7 +143,7 @@ def test_a_result_is_known_by_its_record_without_the_ledger(upscale, name):
     Path(f"alone-{name}").write_bytes(Path(f"alone-{name}").read_bytes()[:-200])
     cut = upscale(source, out=f"alone-{name}")
     assert (cut.code, cut.out) == (1, "0 upscaled, 1 failed\n")
-    assert "is not an intact picture" in cut.err
+    assert "is not an intact image" in cut.err
 
 
 def test_a_model_of_another_range_is_another_model(upscale, command, model, tmp_path):
@@ -228,7 +228,7 @@ def test_a_folder_of_bands_is_counted_by_its_marks(upscale, command):
     np.save("out/c.npy", numbers(4, 4))
     done = command("inspect", "out")
     assert done.code == 0, done.err
-    assert done.out.splitlines()[-1] == f"3 pictures: 2 {RESTORED}, 1 without record and mark"
+    assert done.out.splitlines()[-1] == f"3 images: 2 {RESTORED}, 1 without record or mark"
 
 
 @pytest.mark.parametrize("shape", [(10, 12, 5), (10, 12)])

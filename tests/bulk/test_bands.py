@@ -82,10 +82,10 @@ def test_files_that_do_not_fit_are_named_with_the_reason(upscale):
     np.save("in/bright.npy", np.full((2, 8, 8), 2000, np.uint16))
     done = upscale("in")
     assert done.code == 1
-    assert "failed: in/one.npy: the image has 1 bands, but the model takes 2." in done.err
-    assert "failed: in/double.npy: holds numbers of type float64" in done.err
+    assert "failed: in/one.npy: the image has 1 band, but the model takes 2." in done.err
+    assert "failed: in/double.npy: holds values of type float64" in done.err
     assert "in/bright.npy" in done.err
-    assert "100 % of band 1 outside of 0 to 1000" in done.err
+    assert "100 % of band 1 outside 0 to 1000" in done.err
     assert "3 upscaled, 2 failed" in done.out
 
 
@@ -96,15 +96,15 @@ def test_clipped_numbers_of_any_image_of_a_file_are_remarked(upscale):
     np.save("in/stack.npy", stack)
     done = upscale("in")
     assert done.code == 0, done.err
-    assert "in 1 of 3 images, most in image 2: 100 % of band 2 outside of 0 to 1000" in done.err
+    assert "in 1 of 3 images, most in image 2: 100 % of band 2 outside 0 to 1000" in done.err
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--compare"], "before/after sheets is for colour pictures, but this model makes bands"),
-        (["--range", 0, 9], "a range for black and white is for colour pictures"),
-        (["--format", "png"], "a file format for all results is for colour pictures"),
+        (["--compare"], "before/after sheets is for colour images, but this model makes bands"),
+        (["--range", 0, 9], "a range for black and white is for colour images"),
+        (["--format", "png"], "a file format for all results is for colour images"),
     ],
 )
 def test_options_for_colour_pictures_are_refused(upscale, options, words):
@@ -117,7 +117,7 @@ def test_options_for_colour_pictures_are_refused(upscale, options, words):
 def test_options_for_bands_are_refused_by_a_model_of_colours(command, upscaler, tmp_path):
     done = command("upscale", tmp_path, "-o", "out", "--model", upscaler, "--nodata", 0)
     assert done.code == 1
-    assert "a number for missing ones is for bands, but this model makes colour" in done.err
+    assert "a value for missing data is for bands, but this model makes colour" in done.err
 
 
 def test_a_number_for_missing_ones_that_the_file_cannot_hold_is_refused(upscale):
@@ -125,7 +125,7 @@ def test_a_number_for_missing_ones_that_the_file_cannot_hold_is_refused(upscale)
     tifffile.imwrite("in/a.tif", np.zeros((2, 8, 10), np.uint16), photometric="minisblack")
     done = upscale("in/a.tif", "--nodata", 70000, out="q.tif")
     assert done.code == 1
-    assert "in/a.tif: no number of type uint16 can be 70000" in done.err
+    assert "in/a.tif: no value of type uint16 can be 70000" in done.err
     assert not Path("q.tif").exists()
 
 

@@ -111,7 +111,7 @@ def test_hints_are_for_the_one_picture_of_a_folder_even_if_it_has_colours(colour
         (
             ["photos", "--hints", "photos/a.jpg"],
             1,
-            "hints need exactly one input picture, got 5; name one picture",
+            "hints need exactly one input image, got 5; name one image",
         ),
         (["photos/a.jpg", "--hints", "no.png"], 1, "no.png: cannot be read"),
         (["photos/a.jpg", "-n", "0"], 2, "should be greater than or equal"),
@@ -126,7 +126,7 @@ def test_wrong_usage_is_reported_before_any_work(colourise, photos, arguments, c
 
 def test_a_model_of_another_kind_is_refused(command, upscaler, colourer, photos):
     for verb, model, words in (
-        ("colourise", upscaler, "no stage that takes grey"),
+        ("colourise", upscaler, "no stage that takes greyscale"),
         ("upscale", colourer, "no upsampler"),
     ):
         done = command(verb, photos, "-o", "out", "--model", model)
@@ -139,7 +139,7 @@ def test_pictures_that_have_colours_are_left_out_of_many(colourise, photos):
     done = colourise(photos)
     assert (done.code, done.out, names()) == (0, "1 coloured, 4 left out\n", ["c.png"]), done.err
     assert (
-        "left out: 4 pictures, which have colours already (--recolour works on them too): "
+        "left out: 4 images, which have colours already (--recolour includes them): "
         "photos/a.jpg, photos/b.png and 2 more; --verbose lists them\n"
     ) in done.err
     listed = colourise(photos, "-v").err
@@ -155,10 +155,10 @@ def test_parts_count_what_is_left_out(command, colourise, photos):
 
 
 def test_pictures_that_have_colours_are_mentioned_once(colourise, photos):
-    remark = "has colours already; only its brightness is kept"
+    remark = "has colours already; only its luminance is kept"
     done = colourise(photos, "--format", "png", "--recolour")
     assert (done.code, done.err.count("has colours already")) == (0, 1)
-    line = f"photos/a.jpg {remark}; further such pictures are not mentioned\n"
+    line = f"photos/a.jpg {remark}; further such images are not mentioned\n"
     assert line in done.err
     assert colourise(photos / "sub" / "c.png", "--seed", 1, "--overwrite").err.count(remark) == 0
     again = colourise(photos, "--overwrite", "-v", "--seed", 1, "--recolour")

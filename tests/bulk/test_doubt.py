@@ -315,7 +315,7 @@ def test_a_map_shows_expected_errors_where_they_were_measured(
     assert "expected error" not in done.err
     done = upscale("field.tif", "-o", "out", "-n", 2, "--map", model=measured)
     assert done.code == 0, done.err
-    assert done.err.count("says nothing about errors here in band 2") == 1
+    assert done.err.count("does not predict errors here in band 2") == 1
     done = upscale("field.tif", "-o", "other", "-n", 3, "--map", model=measured)
     assert "expected errors are known for 2 seeds" in done.err
     files = {
@@ -323,9 +323,9 @@ def test_a_map_shows_expected_errors_where_they_were_measured(
     }
     texts = {name: file.pages[0].description for name, file in files.items()}
     assert texts == {
-        "plain": "spread over 2 seeds, not an error",
-        "out": "expected error (measured on 40 pictures), 2 seeds",
-        "other": "spread over 3 seeds, not an error",
+        "plain": "standard deviation over 2 seeds, not an error",
+        "out": "expected error (measured on 40 images), 2 seeds",
+        "other": "standard deviation over 3 seeds, not an error",
     }
     assert captions == [f"{texts[name]}, band 2" for name in files]
     spread, errors = (files[name].pages[0].asarray() for name in ("plain", "out"))
@@ -335,4 +335,4 @@ def test_a_map_shows_expected_errors_where_they_were_measured(
     Path(measured, "doubt.json").unlink()
     stale = upscale("field.tif", "-o", "out", "-n", 2, "--map", model=measured)
     assert stale.code == 1
-    assert "shows expected errors, which do not hold for these results any more" in stale.err
+    assert "shows expected errors, which no longer apply to these results" in stale.err

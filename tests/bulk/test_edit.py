@@ -94,7 +94,7 @@ def test_scratches_are_mended_in_a_grown_mask_and_grey_pictures_stay_grey(
     )  # fmt: skip
     whole = command("restore", "scan.png", "-o", "whole.png", *options)
     assert whole.code == 1
-    assert "scan.png: nothing says what is damaged: give --mask" in whole.err
+    assert "scan.png: no damaged area is marked: pass --mask" in whole.err
     edited = command("edit", "scan.png", "--mask", mask, "-o", "edited.png", *options)
     assert edited.code == 0, edited.err
     colours = read_picture(Path("edited.png")).colour
@@ -104,7 +104,7 @@ def test_scratches_are_mended_in_a_grown_mask_and_grey_pictures_stay_grey(
 def test_a_mask_is_for_all_pictures_of_its_size_and_the_others_fail(edit, photos, mask):
     done = edit(photos, "--mask", mask, "--format", "png")
     assert (done.code, done.out) == (1, "4 edited, 1 failed\n"), done.err
-    assert "d.webp: the mask has 20x14 px, the picture 9x31; paint it on a copy" in done.err
+    assert "d.webp: the mask has 20x14 px, but the image has 9x31; paint it on a copy" in done.err
 
 
 def test_without_a_mask_what_is_transparent_is_filled(edit, photos):
@@ -114,7 +114,7 @@ def test_without_a_mask_what_is_transparent_is_filled(edit, photos):
     Image.fromarray(clear).save("clear.png")
     done = edit("clear.png", photos / "a.jpg", "-n", 2)
     assert (done.code, done.out) == (1, "2 edited, 2 failed\n"), done.err
-    assert "a.jpg: nothing says what to repaint: give a mask" in done.err
+    assert "a.jpg: nothing to inpaint is marked: give a mask" in done.err
     first, second = (read_picture(Path(f"out/clear-seed{seed}.png")) for seed in (0, 1))
     assert first.alpha is None
     assert not first.colour.equal(second.colour)
@@ -147,8 +147,12 @@ def test_a_black_mask_lets_a_picture_grow_alone(edit, photos):
     ("arguments", "code", "message"),
     [
         (["--mask", "no.png"], 1, "no.png: cannot be read"),
-        (["--mask", "black.png"], 1, "black.png: the mask is empty, nothing in it is brighter"),
-        (["--mask", "small.png"], 1, "the mask has 7x5 px, the picture 20x14; paint it on a copy"),
+        (["--mask", "black.png"], 1, "black.png: the mask is empty, because no pixel is brighter"),
+        (
+            ["--mask", "small.png"],
+            1,
+            "the mask has 7x5 px, but the image has 20x14; paint it on a copy",
+        ),
         (["--mask", "red.png"], 1, "red.png: the mask has colours; it must be black and white"),
         (["--uncrop", "1,2,3"], 2, "--uncrop takes LEFT,TOP,RIGHT,BOTTOM in pixels"),
         (["--uncrop", "0,0,0,0"], 1, "uncrop adds nothing"),
@@ -192,10 +196,10 @@ def test_a_prompt_for_a_model_of_classes_is_answered_with_their_option(
     [
         (["--sampler", "predictor-corrector"], "only the samplers ddim, ddpm and euler-maruyama"),
         (["--set", "base.sampler=ode"], "only the samplers ddim, ddpm and euler-maruyama"),
-        (["--set", "base.reuse=2"], "reuse must be 1 to go over steps again"),
+        (["--set", "base.reuse=2"], "reuse must be 1 to repeat steps"),
         (["--strength", 0.5, "--sampler", "euler", "--resamplings", 1], "samplers of diffusers"),
         (["--resamplings", 1, "--jump-length", 3], "jump_length has no effect with resamplings 1"),
-        (["--mask", "full.png", "--resamplings", 3], "because the whole picture is repainted"),
+        (["--mask", "full.png", "--resamplings", 3], "because the whole image is redrawn"),
     ],
 )
 def test_settings_that_fit_no_picture_are_wrong_usage(
@@ -259,7 +263,7 @@ def test_wide_holes_of_many_results_are_mentioned_once(command, upscaler, photos
     done = command("edit", source, "--mask", "mask.png", "-n", 2, "-o", "out", "--model", upscaler)
     assert done.code == 0, done.err
     assert done.err.count("has a hole wider than 8 px") == 1
-    assert "further such pictures are not mentioned" in done.err
+    assert "further such images are not mentioned" in done.err
     done = command("edit", source, "--strength", 0.5, "-o", "low.png", "--model", upscaler)
     assert done.code == 0, done.err
     assert "hole" not in done.err
@@ -273,14 +277,14 @@ def test_an_upscaler_cannot_draw_a_whole_picture(command, upscaler, photos):
     for verb, mask in (("edit", "full.png"), ("restore", "nearly.png")):  # which grows by 2 px
         done = command(verb, photos, "--mask", mask, "-o", "out", "--model", upscaler)
         assert (done.code, done.out) == (2, ""), done.err
-        assert "cascade: nothing around the hole is left" in done.err
+        assert "cascade: the hole has no surroundings" in done.err
         assert done.err.count("\n") == 1
 
 
 def test_a_model_that_cannot_edit_is_refused(command, colourer, photos, mask):
     done = command("edit", photos, "--mask", mask, "-o", "out", "--model", colourer)
     assert done.code == 1
-    assert "so it cannot edit pictures" in done.err
+    assert "so it cannot edit images" in done.err
 
 
 def test_a_map_is_dark_outside_the_hole(edit, photos, mask):
@@ -314,10 +318,10 @@ def test_a_map_shows_expected_errors_inside_the_hole_alone(
     for verb, options in (("edit", []), ("restore", ["--grow", 0])):
         done = command(verb, "deep.png", "--mask", mask, "-o", verb, *rest, *options)
         assert done.code == 0, done.err
-        assert "this is the spread" not in done.err
+        assert "this is the standard deviation" not in done.err
         with tifffile.TiffFile(f"{verb}/deep-doubt.tif") as file:
             text, errors = file.pages[0].description, file.pages[0].asarray()
-        assert text == "expected error (measured on 40 pictures), 2 seeds"
+        assert text == "expected error (measured on 40 images), 2 seeds"
         assert (errors[~hole] == 0).all()
         assert (errors[hole] >= 0.1 * 65535 / 2).all()
     Path(folder, "doubt.json").unlink()

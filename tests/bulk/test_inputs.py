@@ -213,10 +213,10 @@ def test_a_folder_that_cannot_be_read_is_noted_and_the_others_are_taken(photos, 
     [
         ("nowhere", "nowhere: no such file or folder"),
         ("photos/*.gif", r"photos/\*.gif: matches no file or folder"),
-        ("photos/*.txt", r"no pictures in photos/\*.txt \(1 .txt\); expected \.\w+, "),
+        ("photos/*.txt", r"no images in photos/\*.txt \(1 .txt\); expected \.\w+, "),
         (
             "empty",
-            r"no pictures in empty \(1 .tar archive\).*Name shards one by one or as 'a/\*.tar'",
+            r"no images in empty \(1 .tar archive\).*Name shards one by one or as 'a/\*.tar'",
         ),
         ("nowhere-{0..3}.tar", "no such shard"),
     ],

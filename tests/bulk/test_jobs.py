@@ -63,7 +63,7 @@ def test_one_file_may_be_given_its_name(tmp_path):
         is_file_name(tmp_path / "b.webp", ["nosuch.jpg"])
     (tmp_path / "x.tar").touch()
     for many in (inputs * 2, [str(tmp_path)], [str(tmp_path / "x.tar")], ["*.jpg"], ["{0..1}.tar"]):
-        with pytest.raises(OutputError, match="names one picture, but there may be several inputs"):
+        with pytest.raises(OutputError, match="names one image, but there may be several inputs"):
             is_file_name(tmp_path / "b.webp", many)
 
 

@@ -34,7 +34,7 @@ def test_one_line_counts_what_is_not_kept():
     assert outcome().loss_lines() == []
     iptc, notes = ("IPTC", "WebP cannot hold it"), ("maker notes", "they break")
     assert outcome(lost=[iptc, notes, iptc]).loss_lines() == [
-        "not kept: IPTC of 2 pictures (WebP cannot hold it); maker notes of 1 picture (they break)"
+        "not kept: IPTC of 2 images (WebP cannot hold it); maker notes of 1 image (they break)"
     ]
 
 

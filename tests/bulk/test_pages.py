@@ -80,7 +80,7 @@ def pages_of(path: str | Path) -> list[Picture]:
 def test_every_page_of_a_tiff_is_made_as_if_it_were_alone(upscale, upscaler):
     done = upscale(three_pages(), "--seed", 3)
     assert (done.code, done.out) == (0, "1 upscaled\n"), done.err
-    assert "1 picture, 3 pages, 0.007 megapixels to make" in done.err
+    assert "1 image, 3 pages, 0.007 megapixels to make" in done.err
     pipeline = CascadePipeline.from_pretrained(upscaler)
     sources, results = pages_of("scan.tif"), pages_of("out/scan.tif")
     assert [(each.size, len(each.colour), each.bits) for each in results] == [
@@ -155,7 +155,7 @@ def test_format_turns_animations_into_others_but_pages_into_no_animation(upscale
         done = upscale("a.webp", "--format", image_format)
         assert done.code == 0, done.err
         assert len(pages_of(next(Path("out").glob(f"a{suffix}*")))) == 2
-        assert ("not kept: timing of frames of 1 picture" in done.err) == (image_format == "tiff")
+        assert ("not kept: timing of frames of 1 image" in done.err) == (image_format == "tiff")
     done = upscale("a.webp", "scan.tif", "--format", "jpeg")
     assert (done.code, done.out) == (1, "0 upscaled, 2 failed\n")
     for name, ways in (("a.webp", "PNG, WebP or TIFF"), ("scan.tif", "TIFF")):
@@ -195,7 +195,7 @@ def test_the_first_page_alone_is_made_if_asked_for(upscale, draw):
     draw(Path("b.png"))
     done = upscale("a.gif", three_pages(), "b.png", "--pages", "first")
     assert (done.code, done.out) == (0, "3 upscaled\n"), done.err
-    assert "3 pictures, 0.02 megapixels" in done.err
+    assert "3 images, 0.02 megapixels" in done.err
     assert sorted(path.name for path in Path("out").glob("[a-z]*")) == [
         "a.png",
         "b.png",
@@ -284,7 +284,7 @@ def test_a_page_that_cannot_be_made_fails_the_picture_and_leaves_nothing(upscale
 def test_a_log_tells_which_page_it_is():
 
     update = ProgressUpdate(0, 2, "scan.tif", 0.5, page="page 2 of 3")
-    assert progress_line(update) == "0 of 2 pictures, scan.tif 50% (page 2 of 3)"
+    assert progress_line(update) == "0 of 2 images, scan.tif 50% (page 2 of 3)"
 
 
 # ---- sheets, variants and hints -----------------------------------------------------------------
@@ -324,7 +324,7 @@ def test_hints_are_for_one_page(colourise):
     Image.fromarray(hints).save("hints.png")
     done = colourise(three_pages(), "--hints", "hints.png")
     assert done.code != 0
-    assert "hints need a picture of one page, and scan.tif has 3; take the first alone" in done.err
+    assert "hints need an image of one page, but scan.tif has 3; take the first alone" in done.err
     assert colourise("scan.tif", "--hints", "hints.png", "--pages", "first").code == 0
     assert read_picture(Path("out/scan.tif")).size == (9, 14)
 

@@ -245,7 +245,7 @@ FAULTS = {
     "number": ({"number": "2/3"}, ["out-1", "out-2"], "out-1 holds parts of 2 and out-2 parts of"),
     "twice": ({}, ["out-1", "copy"], "part 1/2 is in out-1 and in copy; name one of the two"),
     "none": ({}, ["out-1", "photos"], "photos holds no part of upscale; expected a file such as"),
-    "no folder": ({}, ["nowhere"], "nowhere is no folder with parts of upscale"),
+    "no folder": ({}, ["nowhere"], "nowhere is not a folder with parts of upscale"),
     "no head": ({}, ["torn"], r"torn/.cascade-upscale-1-of-1.jsonl does not say what its part had"),
 }
 

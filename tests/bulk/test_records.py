@@ -155,7 +155,7 @@ def turned_into_a_dangling_link(path: Path) -> None:
 
 HARM = [
     (emptied, "is empty"),
-    (cut_off, r"is not an intact picture: not a readable image \(.*\)"),
+    (cut_off, r"is not an intact image: not a readable image \(.*\)"),
     (replaced_by_another_size, "is not a result of this command"),
     (replaced_by_the_same_size, "is not a result of this command"),
     (replaced_by_the_result_of_another_input, "was made from another input of that name"),

@@ -54,7 +54,7 @@ def test_grey_and_tinted_pictures_have_no_colours(draw):
 @pytest.mark.parametrize("bits", [8, 16])
 def test_coloured_pictures_are_remarked_on(bits):
     assert colour_remark(picture(photograph(), bits)) == (
-        "has colours already; only its brightness is kept"
+        "has colours already; only its luminance is kept"
     )
 
 
@@ -66,7 +66,7 @@ def test_tiny_and_grey_pictures_are_no_trouble():
 
 def test_a_model_with_classes_was_trained_on_pictures_of_them(upsampler):
     remark = model_remark("zoo", {"upsampler": upsampler})
-    assert remark.startswith("zoo was trained on pictures of certain classes (cat, dog); it may")
+    assert remark.startswith("zoo was trained on images of certain classes (cat, dog); it may")
 
 
 def test_a_model_without_classes_gets_no_remark():
@@ -92,11 +92,13 @@ def test_pictures_of_16_bits_that_use_few_numbers_are_remarked_on():
 
     dark = with_values(840, 1177, np.uint16)
     assert range_remark(dark, None) == (
-        "uses 840 to 1177 of 65,535, nearly without contrast; --range 840 1177 takes them for "
-        "black and white, and the result keeps its numbers"
+        "uses 840 to 1177 of 65,535, so it has almost no contrast; --range 840 1177 makes these "
+        "two values black and white, and the result keeps the scale of the input"
     )
     assert range_remark(dark, (840, 1177)) == ""
-    assert range_remark(dark, (840, 1000)).startswith("has numbers outside the range, clipped: 5")
+    assert range_remark(dark, (840, 1000)).startswith(
+        "has values outside the range, which are clipped: 5"
+    )
     assert range_remark(with_values(0, 60000, np.uint16), None) == ""
     assert range_remark(with_values(3, 40, np.uint8), None) == ""
     assert range_remark(with_values(3, 40, np.uint8), (840, 1177)) == ""  # it fails instead

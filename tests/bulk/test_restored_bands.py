@@ -81,7 +81,7 @@ def test_a_volume_is_written_in_the_type_and_the_unit_of_its_results(restore, mo
     assert model == "levels" or ((result.get_fdata() % 1) > 0).any()
     refused = restore("a.nii.gz", "two", out="two")
     assert refused.code == 1
-    assert "each slice of the volume has 1 bands, but its result has 2; write TIFF" in refused.err
+    assert "each slice of the volume has 1 band, but its result has 2; write TIFF" in refused.err
     assert restore("a.nii.gz", "two", out="two.tif").code == 0
     assert tifffile.TiffFile("two.tif").pages[0].shape == (12, 8, 2)
 
@@ -188,7 +188,7 @@ def test_pictures_that_are_cut_off_or_transparent_are_remarked(restore, draw):
     assert restore("a.jpg", "of colours").code == 1
     kept = restore("a.jpg", "of colours", "--truncated", "keep")
     assert kept.code == 0, kept.err
-    assert "is cut off; what is missing is taken for grey" in kept.err
+    assert "is truncated; the missing part counts as grey" in kept.err
     draw(Path("b.webp"), mode="RGBA")
     assert "is transparent in places" in restore("b.webp", "of colours").err
     draw(Path("c.png"))

@@ -212,7 +212,7 @@ def test_results_are_reported_by_their_shard(copying):
 
 def test_what_a_shard_cannot_hold_is_refused(copying):
     for values in ({"compare": True}, {"seeds": 2}, {"seeds": 2, "map": True}):
-        with pytest.raises(ContractError, match="one result per picture, without"):
+        with pytest.raises(ContractError, match="one result per image, without"):
             copying("set.tar", **values)
     with pytest.raises(OutputError, match=r"set\.tar is an input itself"):
         copying("set.tar", out=".")
@@ -233,7 +233,7 @@ def test_a_shard_without_pictures_is_left_out_and_counted(copying):
     work = copying("set.tar", "texts.tar")
     assert counts(work) == (3, 0, 0, 0)
     assert work.outcome().left_out == 1
-    with pytest.raises(DataError, match=r"no pictures in texts\.tar"):
+    with pytest.raises(DataError, match=r"no images in texts\.tar"):
         copying("texts.tar")
 
 

@@ -232,7 +232,7 @@ def test_an_input_shard_in_a_store_is_never_replaced(copying, photos, store):
 
 def test_what_a_store_cannot_hold_is_refused(copying, photos):
     for values in ({"compare": True}, {"seeds": 2}):
-        with pytest.raises(ContractError, match="results in a store are one per picture, without"):
+        with pytest.raises(ContractError, match="a store takes one result per image, without"):
             copying(photos, out=LARGE, **values)
 
 

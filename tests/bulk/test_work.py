@@ -285,8 +285,8 @@ def test_other_files_are_only_replaced_if_overwriting_is_allowed(upscale, photos
     assert failures(again) == {
         "photos/a.jpg": "out/a.jpg " + advice.format("was made with seed=0 (now 1)"),
         "photos/sub/c.png": "out/c.png "
-        + advice.format(f"is not an intact picture: not a readable image (none of {formats})"),
-        "1 further picture": "the result of each " + advice.format("was made with seed=0 (now 1)"),
+        + advice.format(f"is not an intact image: not a readable image (none of {formats})"),
+        "1 further image": "the result of each " + advice.format("was made with seed=0 (now 1)"),
     }
     assert "failed: photos/b.png: out/b.png already exists and" in upscale(*arguments, "-v").err
     same_seed = upscale(photos / "b.png")
@@ -390,8 +390,8 @@ def test_what_is_not_kept_is_reported_once_for_all_pictures(upscale, photos):
         exif.get_ifd(0x8769)[0x927C] = b"private notes"
         Image.new("RGB", (8, 8)).save(photos / name, exif=exif, comment=b"seen")
     line = (
-        "not kept: maker notes of 2 pictures (their inner offsets break when they are moved); "
-        "comments of 2 pictures (WebP cannot hold them)"
+        "not kept: maker notes of 2 images (their inner offsets break when they are moved); "
+        "comments of 2 images (WebP cannot hold them)"
     )
     arguments = [photos / "a.jpg", photos / "b.jpg", "--format", "webp"]
     done = upscale(*arguments)
@@ -568,9 +568,9 @@ def test_names_of_255_bytes_can_be_written(upscale, photos, draw, name):
 
 def test_the_work_is_estimated_from_what_is_left_to_do(upscale, photos):
     done = upscale(photos / "a.jpg", photos / "b.png")
-    assert "2 pictures, 0.009 megapixels to make with tiny-x4\n" in done.err
+    assert "2 images, 0.009 megapixels to make with tiny-x4\n" in done.err
     done = upscale(photos)
-    line = "3 pictures (2 more are already done), 0.01 megapixels to make with tiny-x4\n"
+    line = "3 images (2 more are already done), 0.01 megapixels to make with tiny-x4\n"
     assert line in done.err
     assert "to make" not in upscale(photos).err
 
@@ -586,8 +586,8 @@ def test_files_that_are_not_pictures_are_counted_and_listed_on_request(upscale, 
         (photos / name).write_text("x")
     (photos / ".git").mkdir()
     counts = (
-        "left out: 5 files that are not pictures (2 .txt, 1 .nef raw camera file, 1 .xmp, "
-        "1 hidden) and 1 hidden folder; --verbose lists them"
+        "left out: 5 files that are not images (2 .txt, 1 .nef raw camera file, 1 .xmp, 1 "
+        "hidden) and 1 hidden folder; --verbose lists them"
     )
     lines = upscale(photos).err.splitlines()
     assert [line for line in lines if "left out" in line] == [counts]
@@ -647,7 +647,7 @@ def test_a_stopped_run_leaves_a_page_of_the_sheets_made_so_far(upscale, photos, 
         (["photos", "-o", "out", "--steps", "0"], 2, "greater than or equal to 1"),
         (["photos", "-o", "out", "--format", "jp2"], 2, "'jp2' is not one of"),
         (["photos", "-o", "photos"], 1, "photos is an input, so the results cannot go there"),
-        (["photos", "-o", "out.png"], 1, "names one picture, but there may be several inputs"),
+        (["photos", "-o", "out.png"], 1, "names one image, but there may be several inputs"),
         (["photos", "-o", "file"], 1, "cannot write to folder file"),
         (
             ["photos", "-o", "out", "--sampler", "dimm"],
@@ -664,7 +664,7 @@ def test_a_stopped_run_leaves_a_page_of_the_sheets_made_so_far(upscale, photos, 
         (
             ["photos", "-o", "out", "--temperature", "0", "--sampler", "euler-ancestral"],
             1,
-            "EulerAncestralDiscreteScheduler draws noise at temperature 1 only, got 0.0",
+            "EulerAncestralDiscreteScheduler adds noise at temperature 1 only, got 0.0",
         ),
         (["photos", "-o", "out", "--set", "base.steps=1"], 1, "no stage 'base' in this pipeline"),
     ],
@@ -696,7 +696,7 @@ def test_settings_for_a_stage_that_does_not_run_are_refused_before_any_work(comm
 def test_a_setting_that_the_model_does_not_read_is_refused(command, upscaler, photos):
     done = command("upscale", photos, "-o", "out", "--model", upscaler, "--denoise", 1)
     assert done.code == 1
-    assert "denoise 1 is for models that measure noise and compression, and tiny-x4" in done.err
+    assert "denoise 1 is for models that measure noise and compression, but tiny-x4" in done.err
     assert not Path("out").exists()
 
 
@@ -707,7 +707,7 @@ def test_a_part_of_the_numbers_is_upscaled_as_black_to_white_and_mapped_back(ups
     Image.fromarray(840 + 2 * steps).save(folder / "narrow.tif")  # 840 to 1078
     Image.fromarray((steps * (65535 / 119)).round().astype(np.uint16)).save(folder / "full.tif")
     done = upscale(folder / "narrow.tif", out="plain.tif")
-    assert done.err.count("uses 840 to 1078 of 65,535, nearly without contrast") == 1
+    assert done.err.count("uses 840 to 1078 of 65,535, so it has almost no contrast") == 1
     done = upscale(folder / "narrow.tif", "--range", 840, 1078, out="ranged.tif")
     assert (done.code, done.err.count("uses 840")) == (0, 0)
     upscale(folder / "full.tif", out="full.tif")
@@ -735,11 +735,11 @@ def test_a_cut_off_jpeg_is_refused_or_taken_as_far_as_it_goes(upscale, workspace
     whole, cut = workspace_of_jpegs
     refused = upscale(cut)
     assert refused.code == 1
-    reason = "its end is missing; --truncated keep takes what is there"
+    reason = "its end is missing; --truncated keep reads it as far as it goes"
     assert failures(refused) == {"cut.jpg": f"not a readable image ({reason})."}
     assert not Path("out/cut.jpg").exists()
     kept = upscale(whole, cut, "--truncated", "keep", "--compare")
     assert kept.code == 0
-    assert kept.err.count("cut.jpg is cut off; what is missing is grey in the result") == 1
+    assert kept.err.count("cut.jpg is truncated; the missing part is grey in the result") == 1
     assert {"a.jpg", "cut.jpg", "compare/cut.jpg.jpg"} <= set(tree())
     assert read_picture(Path("out/cut.jpg")).size == read_picture(Path("out/a.jpg")).size

@@ -48,16 +48,16 @@ def test_megapixels_of_results_are_known_before_the_work(tmp_path):
     jobs = jobs_of(tmp_path, (1000, 500), (2000, 250))
     load = Workload(jobs, work=area, factor=2)
     assert load.megapixels == pytest.approx(4.0)
-    assert load.line(0, "photo-x4") == "2 pictures, 4.0 megapixels to make with photo-x4"
+    assert load.line(0, "photo-x4") == "2 images, 4.0 megapixels to make with photo-x4"
     one = Workload(jobs[:1], work=area, factor=2)
-    line = "1 picture (1,200 more are already done), 2.0 megapixels to make with m"
+    line = "1 image (1,200 more are already done), 2.0 megapixels to make with m"
     assert one.line(1200, "m") == line
 
 
 def test_files_of_unknown_size_count_as_average_and_make_the_estimate_a_rough_one(tmp_path):
     load = Workload(jobs_of(tmp_path, (1000, 1000), None), work=area, factor=1)
-    assert load.line(0, "m") == "2 pictures, about 2.0 megapixels to make with m"
-    assert Workload(jobs_of(tmp_path, None), work=area, factor=1).line(0, "m") == "1 picture with m"
+    assert load.line(0, "m") == "2 images, about 2.0 megapixels to make with m"
+    assert Workload(jobs_of(tmp_path, None), work=area, factor=1).line(0, "m") == "1 image with m"
 
 
 def test_of_very_many_pictures_only_some_are_looked_at(tmp_path, monkeypatch):
@@ -68,7 +68,7 @@ def test_of_very_many_pictures_only_some_are_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(InputPicture, "heads", lambda p: (looked_at.append(p), original(p))[1])
     load = Workload(jobs, work=area, factor=1)
     assert len(looked_at) == 2
-    assert load.line(0, "m").startswith("5 pictures, about 2.5 megapixels")
+    assert load.line(0, "m").startswith("5 images, about 2.5 megapixels")
 
 
 def test_time_left_follows_from_the_work_done_so_far(tmp_path, clock):

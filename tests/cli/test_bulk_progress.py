@@ -15,7 +15,7 @@ from cascade.cli.verbosity import Verbosity
 
 RESULT = "upscaled: photos/a[1].jpg -> out/a[1].jpg (2.0 s)"
 FAILURE = "failed: photos/b.jpg: bad"
-NOTE, DETAIL = "2 pictures, 3 megapixels to make", "left out: notes.txt (.txt)"
+NOTE, DETAIL = "2 images, 3 megapixels to make", "left out: notes.txt (.txt)"
 
 
 def updates() -> list[ProgressUpdate]:
@@ -71,7 +71,7 @@ def test_a_terminal_gets_messages_above_bars_and_bars_instead_of_results(verbosi
     text = show(terminal=True, verbosity=verbosity)
     lines = {line.rstrip() for line in lines_of_terminal(text)}
     assert lines & {NOTE, DETAIL, RESULT, FAILURE} == expected
-    bars = [line for line in lines if line.startswith("all pictures")]
+    bars = [line for line in lines if line.startswith("all images")]
     assert bool(bars) == (NOTE in expected)
     if bars:
         assert any(line.endswith("2/2, 1 failed") for line in bars)
@@ -80,10 +80,8 @@ def test_a_terminal_gets_messages_above_bars_and_bars_instead_of_results(verbosi
 
 def test_a_line_of_progress_tells_all_that_is_known():
     update = ProgressUpdate(1200, 3000, "b.jpg", 0.456, left_s=125.0, failed=3)
-    assert progress_line(update) == (
-        "1,200 of 3,000 pictures, 3 failed, b.jpg 46%, about 2 min left"
-    )
-    assert progress_line(ProgressUpdate(0, 1, "b.jpg", 0.0)) == "0 of 1 pictures"
+    assert progress_line(update) == ("1,200 of 3,000 images, 3 failed, b.jpg 46%, about 2 min left")
+    assert progress_line(ProgressUpdate(0, 1, "b.jpg", 0.0)) == "0 of 1 images"
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -95,7 +93,7 @@ def test_a_log_gets_lines_of_progress_while_nothing_else_happens(terminal):
         deadline = time.monotonic() + 10
         while file.getvalue().count("3 of 9") < 2 and time.monotonic() < deadline and not terminal:
             time.sleep(0.01)
-    assert (file.getvalue().count("3 of 9 pictures, b.jpg 50%\n") >= 2) == (not terminal)
+    assert (file.getvalue().count("3 of 9 images, b.jpg 50%\n") >= 2) == (not terminal)
     length = len(file.getvalue())
     time.sleep(0.05)
     assert len(file.getvalue()) == length  # no line after the end

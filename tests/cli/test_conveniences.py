@@ -178,7 +178,7 @@ def test_help_comes_even_if_the_file_is_wrong(command, defaults):
 def test_defaults_of_all_commands_reach_those_that_have_the_option(command, defaults):
     defaults("out: drawings\nsteps: 1\ngenerate:\n  num-images: 2\n  stop-at: base\n")
     outcome = command("generate", "emoji-1024", "--seed", "1")
-    assert outcome.out == "2 pictures and grid.png in drawings\n"
+    assert outcome.out == "2 images and grid.png in drawings\n"
     assert command("ls").code == 0
 
 

@@ -159,7 +159,7 @@ def test_channels_that_a_picture_has_no_place_for_are_counted(command, tmp_path)
         tifffile.imwrite(tmp_path / f"tiles/{name}.tif", tile, **options)
     Image.new("L", (16, 16)).save(tmp_path / "tiles/c.png")
     checked = command("data", "check", tmp_path / "tiles", "--verbose")
-    words = "2 images of up to 5 channels, of which only those of a picture are read; to read all"
+    words = "2 images of up to 5 channels, of which only the colour channels are read; to read all"
     assert words in checked.out
     assert f"channels left out: {tmp_path / 'tiles/a.tif'}: 5 in all" in checked.out
     assert "c.png" not in checked.out
@@ -195,7 +195,7 @@ def test_images_with_missing_numbers_are_named_when_shards_are_built(command, tm
     manifest = json.loads((tmp_path / "shards" / "manifest.json").read_text())
     assert manifest["missing"] == {str(folder / f"{n}.npy"): n / 64 for n in range(1, 5)}
     checked = command("data", "check", tmp_path / "shards" / "train-*.tar", "--bands", 1)
-    assert checked.out.count("of its numbers are NaN or nodata") == 4
+    assert checked.out.count("of its values are NaN or nodata") == 4
 
 
 @pytest.mark.parametrize(

@@ -65,9 +65,7 @@ def test_a_student_of_as_many_calls_as_its_teacher_is_called_no_faster(
 ):
     """The teacher takes 20 guided steps, which are 40 calls."""
     values = [*SHORT, "train.images=16", "train.sample_every_images=0"]
-    expected = (
-        "the student will call its network 40 times for a picture and its teacher calls it 40"
-    )
+    expected = "the student will call its network 40 times for an image and its teacher calls it 40"
     for steps in (39, 40):
         line = ["distil", trained.base, "--steps", steps, *values, "-o", tmp_path / str(steps)]
         assert command(*line).code == 0

@@ -34,8 +34,8 @@ def test_document_and_report_hold_the_figures(command, trained, pictures, tmp_pa
         0
     ].items()
     assert "FD-EffLite0, lower" in table
-    assert "n = 6, against 18 held-out pictures, EffLite0, antialiased bicubic to 224 px" in table
-    assert "18 of 18 held-out pictures are training pictures too" in table
+    assert "n = 6, against 18 held-out images, EffLite0, antialiased bicubic to 224 px" in table
+    assert "18 of 18 held-out images are training images too" in table
     assert str(trained.pipeline) in report.read_text(encoding="utf-8")
     assert list(feature_cache.glob("*.safetensors"))
 
@@ -56,7 +56,7 @@ def test_an_upscaler_of_another_project_is_one_more_column(command, trained, pic
     refused = command(*line, "--beside", "nosuch.safetensors")
     assert (refused.code, refused.err) == (
         1,
-        "cascade: nosuch.safetensors does not exist or is no file.\n",
+        "cascade: nosuch.safetensors does not exist or is not a file.\n",
     )
 
 
@@ -84,7 +84,7 @@ def test_measured_errors_go_into_the_folder_and_into_the_next_map(
     ("arguments", "message"),
     [
         (["--data", "nothing"], "the folder does not exist"),
-        (["-n", 3], "at least 6 held-out pictures"),
+        (["-n", 3], "at least 6 held-out images"),
         (["--extractor", "lite"], "did you mean"),
         (["--lpips-path", "alexnet.pth"], "leave lpips and lpips_path out"),
         (["--report", "."], "is a folder; name a file"),
@@ -120,9 +120,7 @@ def test_other_settings_are_used_recorded_and_kept_out_of_the_pipeline(
     for option in (["--card"], ["--apply-doubt", "--doubt-seeds", 2]):
         refused = command(*line, "--steps", 2, *option)
         assert refused.code == 2
-        assert (
-            f"{option[0]} writes into the pipeline what holds for its own settings" in refused.err
-        )
+        assert f"{option[0]} writes what holds for the pipeline's own settings" in refused.err
     strange = command(*line, "--set", "upsamplr.steps=2")
     assert strange.code == 1
     assert "no stage 'upsamplr' in this pipeline" in strange.err

@@ -91,7 +91,7 @@ def test_metadata_can_be_left_out(command, trained, tmp_path):
     done = command("generate", trained.pipeline, "--no-metadata", "--steps", 1, "-o", tmp_path)
     assert done.code == 0, done.err
     counts = command("inspect", tmp_path).out.splitlines()[-1]
-    assert counts == "2 pictures: 2 without record and mark"
+    assert counts == "2 images: 2 without record or mark"
 
 
 def test_any_setting_and_option_of_a_sampler_can_be_set(command, trained, tmp_path):
@@ -107,7 +107,7 @@ def test_any_setting_and_option_of_a_sampler_can_be_set(command, trained, tmp_pa
     flat = [each for text in settings for each in ("--set", text)]
     done = command("generate", trained.pipeline, *flat, "-o", tmp_path)
     assert done.code == 0, done.err
-    assert done.out == f"1 picture and grid.png in {tmp_path}\n"
+    assert done.out == f"1 image and grid.png in {tmp_path}\n"
     base, upsampler = stages_of(tmp_path)
     assert (base["steps"], base["eta"], base["guidance"]) == (2, 0.5, 2.5)
     assert (base["guidance_interval"], base["percentile"]) == ([0.5, 2], 0.9)
@@ -248,7 +248,7 @@ def test_an_interrupted_series_in_a_store_is_resumed(command, trained, store, mo
         assert command(*arguments, "memory://drawn").code == 1
     assert "00001.png" in " ".join(store.find("/drawn"))
     outcome = command(*arguments, "memory://drawn")
-    assert "2 pictures of 3 were there already" in outcome.out
+    assert "2 images of 3 existed already" in outcome.out
     other = command(*arguments, "memory://drawn", "--seed", 4)
     assert "the last series in memory://drawn has other values of seed" in other.err
     assert command(*arguments, "memory://whole").code == 0

@@ -68,7 +68,7 @@ def test_prompt_negative_prompt_and_guidance_are_recorded(generate, tmp_path):
     done = generate("A red cat, noto", *options)
     out = tmp_path / "out"
     assert (done.code, done.err.count("Traceback")) == (0, 0), done.err
-    assert done.out == f"2 pictures, grid.png and index.jsonl in {out}\n"
+    assert done.out == f"2 images, grid.png and index.jsonl in {out}\n"
     names = ["00000-a-red-cat-noto.png", "00001-a-red-cat-noto.png"]
     assert pictures_in(out) == [*names, "grid.png"]
     for number, name in enumerate(names):
@@ -149,7 +149,7 @@ def test_without_a_prompt_nothing_is_listed(generate, tmp_path):
 
 def test_an_empty_prompt_is_no_prompt(generate, tmp_path):
     done = generate("", "--seed", 1)
-    assert done.err.startswith("the prompt is empty, so the pictures are drawn without one\n")
+    assert done.err.startswith("the prompt is empty, so the images are generated without text\n")
     assert pictures_in(tmp_path / "out") == ["00000.png", "grid.png"]
     assert record_of(tmp_path / "out" / "00000.png")["prompt"] == ""
 
@@ -162,7 +162,7 @@ def test_prompts_that_are_cut_are_reported_once_before_the_first_picture(
     file.write_text("a red cat in a house\na cat\na cat in the red dot\n")
     assert generate("--prompts", file, "-n", 2).code == 0
     assert [each for each in caplog.messages if "prompt" in each] == [
-        "2 prompts are too long, so this end of the first has no effect: 'a house'"
+        "2 prompts are too long, so this end of the first is cut off: 'a house'"
     ]
 
 
@@ -207,7 +207,7 @@ def test_a_failing_command_leaves_index_and_series_as_they_were(generate, tmp_pa
         assert (done.code, done.err.count("\n")) == (1, 1), done.err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     done = generate("a cat", "-n", 2, "--seed", 1, "--resume")
-    assert "2 pictures of 2 were there already" in done.out
+    assert "2 images of 2 existed already" in done.out
     (out / "index.jsonl").write_text('{"file": "00000-a-cat.png"}\nnot json\n')
     done = generate("a cat")
     assert done.err == (

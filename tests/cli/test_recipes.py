@@ -136,8 +136,8 @@ def test_doctor_says_what_is_here(command):
     assert {"python", "torch", "device", "bf16"} <= {row[0] for row in rows}
     examples = [row[2] for row in rows if row[0] == "weights"]
     assert 'cascade generate emoji-1024 "a cat" -n 4 -o out' in examples
-    assert "cascade upscale PICTURE --model photo-x4 -o large.png" in examples
-    assert "cascade colourise PICTURE --model photo-colour -o coloured.png" in examples
+    assert "cascade upscale IMAGE --model photo-x4 -o large.png" in examples
+    assert "cascade colourise IMAGE --model photo-colour -o coloured.png" in examples
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_the_command_of_a_restored_picture_makes_it_again(command, places, model
     assert done.code == 0, done.err
     document = inspected(command, "first.png")
     assert str(models) not in json.dumps(document), "a private path"
-    assert document["notes"] == ["FOLDER stands for the place of the model, which is not recorded"]
+    assert document["notes"] == ["FOLDER stands for the path of the model, which is not recorded"]
     done = command(*filled(document["command"], places), "--device", "cpu")
     assert done.code == 0, done.err
     assert np.array_equal(pixels("first.png"), pixels("again.png"))
@@ -154,7 +154,7 @@ def test_pictures_of_earlier_stages_and_sheets_know_what_they_are(command, place
     assert np.array_equal(pixels("first/00000.base.png"), pixels("again/00000.png"))
     sheet = inspected(command, "first/grid.png")
     assert (sheet["command"], len(sheet["notes"])) == ("", 1)
-    assert "a sheet of 2 pictures" in sheet["notes"][0]
+    assert "a sheet of 2 images" in sheet["notes"][0]
 
 
 def test_adapters_stand_in_the_command(command, places, models):

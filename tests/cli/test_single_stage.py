@@ -37,7 +37,7 @@ def test_its_other_averages_are_named(trained, tmp_path, caplog):
 def test_the_commands_take_a_run(command, trained, pictures, tmp_path):
     done = command("generate", trained.base, "-n", 2, "--set", "stage.steps=2", "-o", tmp_path)
     assert (done.code, done.err.count("Error")) == (0, 0)
-    assert done.out == f"2 pictures and grid.png in {tmp_path}\n"
+    assert done.out == f"2 images and grid.png in {tmp_path}\n"
     picture = pictures / "red" / "0.png"
     done = command("upscale", picture, "-o", tmp_path / "x2.png", "--model", trained.upsampler)
     assert done.code == 0

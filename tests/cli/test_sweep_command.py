@@ -87,10 +87,10 @@ def test_the_printed_sections_keep_the_settings_when_the_stages_are_chained_agai
         (["base.variance=large"], 1, "variance: stage 'base' has no use for it"),
         (["base.guidance_interval=[0,1"], 1, "is not a list of values"),
         (["--prefer", "beauty"], 2, "--prefer must be quality or speed, got 'beauty'"),
-        (["--tolerance", 0.1], 1, "a tolerance is for a preference of speed, got quality"),
+        (["--tolerance", 0.1], 1, "a tolerance is for the preference speed, got quality"),
         (["--by", "beauty"], 1, "no figure 'beauty'"),
         (["--budget", 3], 1, "too small"),
-        (["-n", 3], 1, "at least 6 held-out pictures"),
+        (["-n", 3], 1, "at least 6 held-out images"),
     ],
 )
 def test_a_mistake_is_one_line(command, trained, pictures, tmp_path, arguments, code, reason):

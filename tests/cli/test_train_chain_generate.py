@@ -109,7 +109,7 @@ def test_generate_writes_numbered_pictures_and_a_grid_and_goes_on(command, train
     arguments = ["generate", trained.pipeline, "-n", 3, "--seed", 5, "--steps", "3,2", "-o", out]
     done = command(*arguments)
     assert done.code == 0
-    assert done.out == f"3 pictures and grid.png in {out}\n"
+    assert done.out == f"3 images and grid.png in {out}\n"
     assert pictures_in(out) == ["00000.png", "00001.png", "00002.png", "grid.png"]
     for number in range(3):
         written = settings(out / f"{number:05d}.png")
@@ -303,11 +303,11 @@ def test_a_colouring_stage_is_trained_chained_and_colours_a_grey_picture(
     assert all(len(set(colour)) == 1 for _, colour in grey.getcolors())
     assert any(len(set(colour)) > 1 for _, colour in coloured.getcolors())
     report = (run / "report.html").read_text()
-    assert "grey 32 px → 32 px" in report
+    assert "greyscale 32 px → 32 px" in report
     assert "In groups of 3: image, sample, truth." in report
     done = command("chain", tmp_path, "--stage", f"colour={run}", "--out", out)
     assert done.code == 0, done.err
-    assert f"try: cascade colourise PICTURE --model {out} -o" in done.out.replace("\n", " ")
+    assert f"try: cascade colourise IMAGE --model {out} -o" in done.out.replace("\n", " ")
     pipeline = CascadePipeline.from_pretrained(out)
     pipeline.set_progress_bar_config(disable=True)
     picture = Image.linear_gradient("L").resize((40, 24))
@@ -316,7 +316,9 @@ def test_a_colouring_stage_is_trained_chained_and_colours_a_grey_picture(
     assert result.tobytes() == pipeline(image=picture.convert("RGB"), seed=1).images[0].tobytes()
     refused = command("generate", out, "-o", tmp_path / "out")
     assert refused.code == 1
-    assert "the first stage, 'colour', needs an image to start from: grey 32 px." in refused.err
+    assert (
+        "the first stage, 'colour', needs an image to start from: greyscale 32 px." in refused.err
+    )
 
 
 def test_an_upsampler_is_trained_on_damaged_pictures(command, pictures, tmp_path):

@@ -127,7 +127,7 @@ def test_it_enters_as_one_channel_and_a_level():
 def test_it_takes_grey_images_of_the_stage_s_size_from_the_previous_stage():
     space = Space(size_px=(48, 80))
     assert PLAIN.image_space(space) == Space(size_px=(48, 80), channels=1)
-    assert PLAIN.description(space) == "grey 80x48 px"
+    assert PLAIN.description(space) == "greyscale 80x48 px"
     assert PLAIN.accepts_size((5, 700), space)
     with pytest.raises(ContractError, match="needs 3 channels, got 1"):
         PLAIN.check(Space(size_px=16, channels=1))
@@ -144,8 +144,8 @@ def test_the_result_has_the_size_of_the_image(channels):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (None, "needs an image to start from: grey 16 px"),
-        (torch.zeros(1, 4, 16, 16), r"to colour must be \(B, 1, H, W\).*got \(1, 4, 16, 16\)"),
+        (None, "needs an image to start from: greyscale 16 px"),
+        (torch.zeros(1, 4, 16, 16), r"to colourise must be \(B, 1, H, W\).*got \(1, 4, 16, 16\)"),
         (torch.zeros(3, 16, 16), r"got \(3, 16, 16\)"),
     ],
 )

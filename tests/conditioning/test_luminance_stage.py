@@ -106,8 +106,8 @@ def test_a_grey_image_of_any_size_is_coloured(colouriser, size):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (None, "needs an image to start from: grey 16 px"),
-        (torch.zeros(1, 4, 16, 16), r"to colour must be \(B, 1, H, W\).*got \(1, 4, 16, 16\)"),
+        (None, "needs an image to start from: greyscale 16 px"),
+        (torch.zeros(1, 4, 16, 16), r"to colourise must be \(B, 1, H, W\).*got \(1, 4, 16, 16\)"),
     ],
 )
 def test_images_that_cannot_be_coloured_are_refused(colouriser, image, message):
@@ -131,5 +131,5 @@ def test_blur_and_degradation_are_for_low_resolution_images_only():
 
 
 def test_only_colour_stages_take_the_luminance():
-    with pytest.raises(ContractError, match="colours grey images needs 3 channels, got 1"):
+    with pytest.raises(ContractError, match="colourises greyscale images needs 3 channels, got 1"):
         Contract(Space(size_px=16, channels=1), (Luminance(),))

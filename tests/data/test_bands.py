@@ -105,7 +105,7 @@ def test_a_band_of_one_number_has_no_range(tiles):
         values[2] = 7
         write_bands(path, values)
     source = open_source(str(tiles), layout=Layout(4))
-    with pytest.raises(DataError, match="band 3 has the number 7 at both percentiles"):
+    with pytest.raises(DataError, match="band 3 has the value 7 at both percentiles"):
         measured_ranges(source, BandDecoding(4), (1, 99))
 
 
@@ -117,7 +117,7 @@ def test_numbers_outside_of_the_range_are_clipped_and_named_or_refused(tiles):
     (remark,) = sized.remarks
     assert remark.kind == CLIPPED
     assert "tile0.tif" in remark.text
-    assert "band 4 lie outside of 0 to 3500: they go from 0 to 4000" in remark.text
+    assert "band 4 lie outside 0 to 3500: they range from 0 to 4000" in remark.text
     strict = TrainingImages(source, Contract(space), outside="error", max_broken_share=0)
     with pytest.raises(DataError, match=r"tile\d.tif: .* band 4 lie outside .* outside=clip"):
         strict[0]
@@ -126,7 +126,7 @@ def test_numbers_outside_of_the_range_are_clipped_and_named_or_refused(tiles):
 def test_colour_pictures_outside_of_the_range_may_be_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.full((8, 8, 3), 900, np.uint16), photometric="rgb")
     data = (tmp_path / "a.tif").read_bytes()
-    with pytest.raises(DataError, match=r"a: 100 % of its numbers lie outside of 0 to 800"):
+    with pytest.raises(DataError, match=r"a: 100 % of its values lie outside 0 to 800"):
         Decoding((0, 800), outside="error").load(data, "a", 0)
 
 

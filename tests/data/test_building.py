@@ -339,7 +339,7 @@ def test_sixteen_bits_stay_sixteen_in_a_png_and_what_is_lost_elsewhere_is_counte
     frames[0].save(folder / "two.gif", save_all=True, append_images=frames[1:])
     Image.fromarray(draw.integers(0, 256, (8, 8, 4), np.uint8)).save(folder / "clear.png")
     manifest = build(FolderSource(folder), tmp_path / "png", Encoding(8))
-    losses = {"only the first page is kept": 1, "transparency is laid on white": 1}
+    losses = {"only the first page is kept": 1, "transparency is composited on white": 1}
     assert manifest["losses"] == losses
     shards = by_key(open_source(str(tmp_path / "png" / "*.tar")))
     deep = decode_picture(shards["deep"][0], "deep")

@@ -88,8 +88,8 @@ def write_frame(path, low, high, dtype=np.uint16, *, outliers=()):
         (0, 65535, np.uint16, (), None),
         (60, 200, np.uint8, (), None),
         (900, 900, np.uint16, (), None),
-        (840, 1177, np.uint16, (0, 65535), "in 1 image, a few pixels aside (0 to 65535)"),
-        (840, 1177, np.uint16, (0, 4095), "in 1 image, a few pixels aside (0 to 4095)"),
+        (840, 1177, np.uint16, (0, 65535), "in 1 image, apart from a few pixels (0 to 65535)"),
+        (840, 1177, np.uint16, (0, 4095), "in 1 image, apart from a few pixels (0 to 4095)"),
     ],
 )
 def test_images_that_use_little_of_their_numbers_are_pointed_out(
@@ -114,7 +114,7 @@ def test_numbers_outside_a_stated_range_are_counted_and_nothing_else_is_warned_o
     write_frame(tmp_path / "b.tif", 840, 1000)
     report = check_images(FolderSource(tmp_path), decoding=Decoding((840, 1000)))
     (line,) = report.warnings()
-    assert line.startswith("1 image with numbers outside the range, clipped: up to 52.")
+    assert line.startswith("1 image with values outside the range, which are clipped: up to 52.")
     assert f"warning: {line}; more" in report.lines(hint="; more")
     (clipped,) = (line for line in report.lines(verbose=True) if line.startswith("clipped: "))
     assert clipped.startswith(f"clipped: {tmp_path / 'a.tif'}: 52.")
@@ -147,8 +147,8 @@ def test_formats_modes_and_pages_are_counted(tmp_path):
     assert facts["formats"] == "PNG (4), JPEG (2), TIFF (1)"
     assert set(facts["modes"].split("; ")) == {
         "RGB, 8 bits, 3 channels (1)",
-        "grey, 8 bits, 1 channel (1)",
-        "grey, 1 bit, 1 channel (1)",
+        "greyscale, 8 bits, 1 channel (1)",
+        "greyscale, 1 bit, 1 channel (1)",
         "RGB with alpha, 8 bits, 4 channels (1)",
         "CMYK, 8 bits, 4 channels (1)",
         "palette, 8 bits, 1 channel (1)",

@@ -121,7 +121,7 @@ def test_latents_in_a_data_set_have_no_bounds():
 def test_latents_are_not_cropped_or_mirrored(pictures, tmp_path, option):
     encoded = Encoder().encoded(pictures_of(pictures), tmp_path)
     with pytest.raises(
-        DataError, match="latents of pictures are not those of their crops and mirror"
+        DataError, match="latents of images are not those of their crops and mirror"
     ):
         training_images(encoded, **option)
 

@@ -346,7 +346,7 @@ def test_an_image_found_through_links_is_read_once_at_its_own_place(tmp_path):
     ]
     dead = faults_of(source, notes.DEAD_LINK)
     assert dead == [
-        f"{tmp_path / name}: there is nothing at {target}; mend or remove the link."
+        f"{tmp_path / name}: there is nothing at {target}; repair or remove the link."
         for name, target in (("gone", "nowhere"), ("self", "self"))
     ]
 

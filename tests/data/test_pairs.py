@@ -302,7 +302,10 @@ def test_files_without_a_role_are_named(layouts, folders):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ((16, 19), r"80x64 px, which is no whole multiple of the 19x16 px of its partner .*e.png"),
+        (
+            (16, 19),
+            r"80x64 px, which is not a whole multiple of the 19x16 px of its partner .*e.png",
+        ),
         ((32, 40), r"is 2 times as large as its partner .* are 4 times as large as its inputs"),
     ],
 )
@@ -396,7 +399,7 @@ def test_a_shift_is_not_measured_where_nobody_asks(shifted):
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [(np.nan, "low/1.npy: 0.39 % of its numbers are NaN"), (99.0, "low/1.npy: 0.39 % .* outside")],
+    [(np.nan, "low/1.npy: 0.39 % of its values are NaN"), (99.0, "low/1.npy: 0.39 % .* outside")],
 )
 def test_checking_refuses_the_inputs_that_training_refuses(tmp_path, fault, words):
     low = np.random.default_rng(0).random((1, 16, 16)).astype(np.float32)

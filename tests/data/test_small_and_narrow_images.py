@@ -78,7 +78,7 @@ def test_too_small_images_can_be_enlarged_by_the_stage_s_kernel(tmp_path, kernel
     expected = resize(middle, (14, 14), smooth)[0]
     assert (sized.image / 127.5 - 1 - expected).abs().max() <= 1 / 255 + 1e-6
     (remark,) = images[0].remarks
-    assert remark.kind == "too small, enlarged"
+    assert remark.kind == "too small, upscaled"
 
 
 def test_images_in_a_part_of_their_numbers_are_stretched_and_clipped_ones_are_counted(tmp_path):
@@ -94,9 +94,9 @@ def test_images_in_a_part_of_their_numbers_are_stretched_and_clipped_ones_are_co
     assert sample.remarks == ()
     clipped = TrainingImages(FolderSource(tmp_path), STAGE, flip=(), range=(840, 1000))[0]
     (remark,) = clipped.remarks
-    assert remark.kind == "with numbers outside the range, clipped"
+    assert remark.kind == "with values outside the range, which are clipped"
     outside = 100 * (frame > 1000).mean()
-    assert f"a.tif: {outside:.3g} % of its numbers" in remark.text
+    assert f"a.tif: {outside:.3g} % of its values" in remark.text
 
 
 def test_a_range_that_an_image_cannot_have_makes_it_broken(tmp_path):
@@ -110,7 +110,7 @@ def test_truncated_images_are_kept_and_counted_if_asked_for(pictures, tmp_path):
     Image.open(pictures / "red" / "0.png").save(tmp_path / "a.jpg", quality=95)
     data = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(data[: len(data) * 2 // 3])
-    with pytest.raises(DataError, match=r"a\.jpg: its end is missing; truncated=keep takes what"):
+    with pytest.raises(DataError, match=r"a\.jpg: its end is missing; truncated=keep reads it"):
         _ = TrainingImages(FolderSource(tmp_path), STAGE, max_broken_share=1.0)[0]
     sample = TrainingImages(FolderSource(tmp_path), STAGE, truncated="keep")[0]
     (remark,) = sample.remarks

@@ -35,7 +35,7 @@ R1 = "R@1-Colours"
 
 @pytest.fixture
 def pictures(colour_pictures):
-    return RealPictures(colour_pictures, name="held-out pictures")
+    return RealPictures(colour_pictures, name="held-out images")
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_pictures_that_the_model_was_trained_on_are_left_out(judge, embeddings, 
     judged = AlignmentJudge(judge.model, judge.captions)
     assert judged.figures(embeddings, range(16))[R1].isnan().nonzero().flatten().tolist() == [0, 5]
     assert judged.scores(embeddings, embeddings)[0].n == 14
-    assert "was trained on 2 of 16 held-out pictures" in judged.notes()[0]
+    assert "was trained on 2 of 16 held-out images" in judged.notes()[0]
     judge.model.trained_on = [pictures.key(place) for place in range(16)]
     with pytest.raises(DataError, match="trained on all"):
         AlignmentJudge(judge.model, judge.captions)
@@ -223,7 +223,7 @@ def test_a_tower_does_not_judge_the_pipeline_that_it_steers(tower, prompted, pic
         Contract(own.space), base.process, network="mlp", network_options={"width": 32, "depth": 1}
     )
     chain = StageChain({"prior": prior, "base": steered})
-    with pytest.raises(ContractError, match="Tiny steers this pipeline, so it cannot judge"):
+    with pytest.raises(ContractError, match="Tiny conditions this pipeline, so it cannot evaluate"):
         find_judge(CascadePipeline(chain), pictures, tower)
 
 
@@ -311,7 +311,7 @@ def test_every_stage_is_judged_beside_real_pictures_and_chance(
     for each in judged:
         score = each.score(R1)
         assert (score.n, score.reference, score.n_reference) == (16, "captions", 15)
-        assert each.score(f"{R1} of held-out pictures").value == 1
+        assert each.score(f"{R1} of held-out images").value == 1
         assert each.score(f"{R1} by chance").value == pytest.approx(1 / 15)
         assert score.low <= score.value <= score.high
     assert any("among 15 captions instead of 100" in note for note in evaluation.notes)
@@ -335,5 +335,5 @@ def test_images_are_made_from_captions_alone(prompted, colour_pictures, colour_m
 def test_pipelines_without_prompts_are_refused(cascade, upsampler, held_out, measure, colour_model):
     with pytest.raises(ContractError, match="no stage of this pipeline takes text"):
         measure(cascade, held_out, alignment=colour_model)
-    with pytest.raises(ContractError, match="this pipeline takes pictures"):
+    with pytest.raises(ContractError, match="this pipeline takes images"):
         measure(CascadePipeline.from_stages({"up": upsampler}), held_out, alignment=colour_model)

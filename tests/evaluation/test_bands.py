@@ -103,7 +103,7 @@ def test_the_first_pictures_come_from_as_many_files_as_there_are(tmp_path, extra
     evaluation = evaluate(
         pipeline, held_out.source, num_images=4, extractor=extractor, cache_dir=tmp_path / "cache"
     )
-    assert any("4 held-out pictures of 3 files" in note for note in evaluation.notes)
+    assert any("4 held-out images of 3 files" in note for note in evaluation.notes)
 
 
 def test_the_order_of_pictures_in_files_of_their_own_is_the_shuffled_one(tiles):

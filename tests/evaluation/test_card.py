@@ -29,7 +29,7 @@ tags:
 def evaluation(value: float) -> Evaluation:
     scores = (
         Score(
-            name="KID-EffLite0 x1000", value=value, n=9, reference="held-out pictures",
+            name="KID-EffLite0 x1000", value=value, n=9, reference="held-out images",
             n_reference=16, extractor="EffLite0", resizing="bicubic", low=1.0, high=30.0,
         ),
         Score(name="colourfulness", value=40.0, n=9),

@@ -145,21 +145,21 @@ def test_the_doubt_of_bands_is_measured_for_each(tiles, extractor, tmp_path):
     )  # fmt: skip
     figures = {score.name: score for score in evaluation.whole.scores}
     for band in (1, 2):
-        correlation = figures[f"doubt, rank correlation, band {band}"]
+        correlation = figures[f"uncertainty, rank correlation, band {band}"]
         assert -1 <= correlation.low <= correlation.value <= correlation.high <= 1
-        error = figures[f"doubt, calibration error, % of the range, band {band}"]
+        error = figures[f"uncertainty, calibration error, % of the range, band {band}"]
         curve = evaluation.calibration[band - 1]
         assert error.value == curve.expected_error
-        assert figures[f"doubt, deviation / error, band {band}"].value == curve.ratio
+        assert figures[f"uncertainty, deviation / error, band {band}"].value == curve.ratio
         assert (curve.name, curve.unit) == (f"band {band}", "% of the range")
         assert 1 < max(curve.errors) <= 100
-    assert any("doubt: standard deviation over 2 seeds" in note for note in evaluation.notes)
+    assert any("uncertainty: standard deviation over 2 seeds" in note for note in evaluation.notes)
     plain = json.loads(json.dumps(evaluation.to_dict()))
     again = Evaluation.from_dict(plain)
     assert again.calibration[1].errors == pytest.approx(evaluation.calibration[1].errors)
     check_expected_error(evaluation, stage)
     page = render(evaluation)
-    assert "Doubt over seeds" in page
+    assert "Uncertainty over seeds" in page
     assert "band 2" in page
 
 
@@ -172,7 +172,7 @@ def check_expected_error(evaluation: Evaluation, stage: DiffusionStage) -> None:
     figures = {score.name: score for score in evaluation.whole.scores}
     for band, measured in enumerate(evaluation.calibration):
         curve = saved.curves[band]
-        score = figures[f"doubt, rank correlation, band {band + 1}"]
+        score = figures[f"uncertainty, rank correlation, band {band + 1}"]
         assert (curve.correlation, curve.low, curve.high) == (score.value, score.low, score.high)
         shares, errors = np.array(measured.shares), np.array(measured.errors) / 50
         assert np.square(curve.errors).mean() == pytest.approx((shares * errors**2).sum(), rel=0.05)
@@ -190,16 +190,16 @@ def test_the_doubt_of_pictures_is_that_of_the_results_of_each_seed(
     from cascade.tasks.table import paired_task_of
 
     contracts = pipeline.stages.contracts
-    inputs, truth = pairs(RealPictures(held_out, name="held-out pictures"), [0], contracts)
+    inputs, truth = pairs(RealPictures(held_out, name="held-out images"), [0], contracts)
     task = paired_task_of(contracts)
     results = torch.stack([task.run([stage], inputs, seed) for seed in (4, 5, 6)]).double()
     errors = results.mean(0) - truth[0]
     deviations = results.std(0) * math.sqrt(4 / 3)
     whole = {score.name: score.value for score in evaluation.whole.scores}
     expected = rank_correlation(deviations.float(), errors)
-    assert whole["doubt, rank correlation"] == pytest.approx(expected, abs=1e-3)
+    assert whole["uncertainty, rank correlation"] == pytest.approx(expected, abs=1e-3)
     rms = [float(each.square().mean().sqrt()) for each in (deviations, errors)]
-    assert whole["doubt, deviation / error"] == pytest.approx(rms[0] / rms[1], rel=1e-3)
+    assert whole["uncertainty, deviation / error"] == pytest.approx(rms[0] / rms[1], rel=1e-3)
     (curve,) = evaluation.calibration
     total = sum(s * e**2 for s, e in zip(curve.shares, curve.errors, strict=True))
     assert math.sqrt(total) == pytest.approx(rms[1] * 127.5, rel=1e-3)
@@ -209,7 +209,7 @@ def test_the_doubt_of_filled_holes_is_measured_in_the_holes_alone(inpainter, hel
     """Outside of them, results are the picture itself, for every seed."""
     stage = inpainter.with_sampling(inpainter.sampling.changed(steps=1))
     pipeline = CascadePipeline.from_stages({"fill": stage})
-    pictures = RealPictures(held_out, name="held-out pictures")
+    pictures = RealPictures(held_out, name="held-out images")
     deviation, error = _predicted(pipeline, pictures, 0, range(2))
     inputs, _ = pairs(pictures, [0], pipeline.stages.contracts)
     hole = inputs.get(Mask.input_name)[0, -1] <= 0

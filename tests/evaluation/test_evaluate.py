@@ -117,7 +117,7 @@ def test_the_whole_pipeline_is_what_it_makes_beside_the_held_out_pictures(
     assert score.value == pytest.approx(frechet_distance(*sets), rel=1e-3)
     assert (score.n, score.n_reference) == (20, 16)
     assert score.low < score.value < score.high
-    assert score.basis() == "n = 20, against 16 held-out pictures, Pooled, area to 4 px"
+    assert score.basis() == "n = 20, against 16 held-out images, Pooled, area to 4 px"
     assert evaluation.whole.seconds_per_image > 0
 
 
@@ -184,11 +184,11 @@ def test_a_copy_is_found(cascade, held_out, measure, tmp_path):
         (tmp_path / "train").mkdir(exist_ok=True)
         image.save(tmp_path / "train" / f"{number}.png")
     evaluation = measure(cascade, held_out, train=tmp_path / "train", num_images=6, seed=0)
-    assert evaluation.whole.score("distance to nearest training picture").value == pytest.approx(
+    assert evaluation.whole.score("distance to nearest training image").value == pytest.approx(
         0, abs=1e-5
     )
-    assert evaluation.whole.score("the same, share of held-out pictures'").value < 1e-4
-    assert "Nearest training pictures" in [sheet.heading for sheet in evaluation.sheets]
+    assert evaluation.whole.score("the same, share of held-out images'").value < 1e-4
+    assert "Nearest training images" in [sheet.heading for sheet in evaluation.sheets]
 
 
 def _labels(pipeline, folder, count):
@@ -198,15 +198,13 @@ def _labels(pipeline, folder, count):
 
 def test_held_out_pictures_that_were_trained_on_are_counted(cascade, held_out, measure):
     evaluation = measure(cascade, held_out, train=held_out, num_images=6)
-    assert any(
-        "16 of 16 held-out pictures are training pictures too" in n for n in evaluation.notes
-    )
+    assert any("16 of 16 held-out images are training images too" in n for n in evaluation.notes)
     assert not any("too;" in note for note in measure(cascade, held_out, num_images=6).notes)
 
 
 def test_few_images_are_warned_of(cascade, held_out, measure):
     notes = " ".join(measure(cascade, held_out, num_images=6).notes)
-    assert "6 images are no more than the 48 features" in notes
+    assert "there are only 6 images for 48 features" in notes
 
 
 def test_what_was_seen_of_real_pictures_is_kept_until_one_of_them_changes(
@@ -278,7 +276,7 @@ def test_a_stage_that_restores_gets_degraded_pictures(
         CascadePipeline.from_stages({"upsampler": restoring}), held_out, num_images=3
     )
     simple = evaluation.measured[0]
-    assert simple.input == "held-out pictures, 16 px, degraded"
+    assert simple.input == "held-out images, 16 px, degraded"
     truth = RealPictures(held_out, name="").read(range(3), upsampler.space)
     small = quantise(resize(truth, (16, 16), "bicubic"))
     inputs = quantise(damage.degrade(truth, small, "bicubic", range(3)).images)
@@ -295,10 +293,10 @@ def test_upsamplers_are_measured_alone_at_their_own_sizes(
     pipeline = CascadePipeline.from_stages({"first": first, "second": upsampler})
     evaluation = measure(pipeline, held_out, num_images=2)
     assert [(each.subject, each.size_px, each.input) for each in evaluation.measured] == [
-        ("bicubic", 32, "held-out pictures, 8 px"),
-        ("first, alone", 16, "held-out pictures, 8 px"),
-        ("second, alone", 32, "held-out pictures, 16 px"),
-        ("whole pipeline", 32, "held-out pictures, 8 px"),
+        ("bicubic", 32, "held-out images, 8 px"),
+        ("first, alone", 16, "held-out images, 8 px"),
+        ("second, alone", 32, "held-out images, 16 px"),
+        ("whole pipeline", 32, "held-out images, 8 px"),
     ]
     (sheet,) = evaluation.sheets
     assert sheet.caption == "input, bicubic, first, alone, second, alone, whole pipeline, original"
@@ -322,7 +320,7 @@ def test_one_picture_has_no_distances_of_sets(upsampler, held_out, measure, lite
     evaluation = measure(pipeline, held_out, num_images=1)
     assert evaluation.whole.score("FD") is None
     assert evaluation.whole.score("PSNR").low is None
-    assert any("need at least 2 pictures" in note for note in evaluation.notes)
+    assert any("need at least 2 images" in note for note in evaluation.notes)
 
 
 # ---- what is written ----------------------------------------------------------------------------
@@ -370,7 +368,7 @@ def test_table_and_report_hold_every_figure_and_the_report_loads_nothing(
             assert score.basis() in text
     assert "<mine>" not in html
     assert "http" not in html.replace("http-equiv", "")
-    for heading in ("Samples", "Nearest training pictures", "Settings of the stages"):
+    for heading in ("Samples", "Nearest training images", "Settings of the stages"):
         assert heading in html
 
 
@@ -400,14 +398,14 @@ def test_a_stage_whose_weights_are_spoilt_is_one_line(
     cascade, upsampler, held_out, measure, lite_of_random_weights
 ):
     torch.nn.init.constant_(next(upsampler.network.parameters()), float("nan"))
-    with pytest.raises(WeightsError, match="not finite; its weights are spoilt"):
+    with pytest.raises(WeightsError, match="not finite, so its weights are unusable"):
         measure(cascade, held_out, num_images=6)
-    with pytest.raises(WeightsError, match="not finite; its weights are spoilt"):
+    with pytest.raises(WeightsError, match="not finite, so its weights are unusable"):
         measure(CascadePipeline.from_stages({"up": upsampler}), held_out, num_images=2)
 
 
 def test_too_few_pictures_or_samples_are_one_line(cascade, held_out, measure):
-    with pytest.raises(DataError, match=r"at least 6 held-out pictures .* got 16 and 5"):
+    with pytest.raises(DataError, match=r"at least 6 held-out images .* got 16 and 5"):
         measure(cascade, held_out, num_images=5)
     for file in sorted(held_out.rglob("*.png"))[5:]:
         file.unlink()
@@ -446,13 +444,13 @@ def test_pictures_of_classes_that_the_pipeline_does_not_know_are_left_out(
     Image.new("RGB", (40, 40), "red").save(held_out / "bird" / "0.png")
     evaluation = measure(cascade, held_out, num_images=6)
     assert evaluation.whole.score("FD").n_reference == 17
-    assert any("1 held-out pictures are of classes" in note for note in evaluation.notes)
+    assert any("1 held-out images are of classes" in note for note in evaluation.notes)
 
 
 def test_pictures_of_other_classes_alone_are_one_line(cascade, held_out, measure):
     (held_out / "cat").rename(held_out / "bird")
     (held_out / "dog").rename(held_out / "fish")
-    with pytest.raises(DataError, match="no held-out pictures of the pipeline's classes: unknown"):
+    with pytest.raises(DataError, match="no held-out images of the pipeline's classes: unknown"):
         measure(cascade, held_out)
 
 
@@ -461,7 +459,7 @@ def test_a_damaged_picture_is_found_before_anything_is_restored(
 ):
     calls = record(upsampler)
     pipeline = CascadePipeline.from_stages({"up": upsampler})
-    with pytest.raises(DataError, match="17 pictures were asked for, but there are 16 held-out"):
+    with pytest.raises(DataError, match="17 images were requested, but there are 16 held-out"):
         measure(pipeline, held_out, num_images=17)
     (held_out / "cat" / "0.png").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"0\.png: not a readable image"):

@@ -134,7 +134,7 @@ def test_files_of_one_name_are_refused(doubling, file, tmp_path):
     (tmp_path / "other").mkdir()
     other = tmp_path / "other" / file.name
     other.write_bytes(file.read_bytes())
-    assert "files of one name" in refusal(ContractError, [file, other], doubling)
+    assert "files of the same name" in refusal(ContractError, [file, other], doubling)
 
 
 def test_pipelines_that_do_not_upscale_are_refused(base_stage, colouriser, file):
@@ -150,7 +150,7 @@ def test_files_without_an_upscaler_are_refused(doubling, tmp_path):
     (tmp_path / "damaged.safetensors").write_bytes(b"x" * 40)
     assert "is damaged" in refusal(WeightsError, [tmp_path / "damaged.safetensors"], doubling)
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
-    assert "no upscaler that spandrel" in refusal(
+    assert "not an upscaler that spandrel" in refusal(
         WeightsError, [tmp_path / "other.safetensors"], doubling
     )
     weights = compact_weights(2)
@@ -160,7 +160,7 @@ def test_files_without_an_upscaler_are_refused(doubling, tmp_path):
         WeightsError, [tmp_path / "shapes.safetensors"], doubling
     )
     save_file(compact_weights(1), tmp_path / "x1.safetensors")
-    assert "does not enlarge images" in refusal(
+    assert "does not upscale images" in refusal(
         WeightsError, [tmp_path / "x1.safetensors"], doubling
     )
 

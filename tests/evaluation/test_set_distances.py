@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_interval():
 def test_few_images_are_warned_of():
     assert warn_of_few(2000, 1280) == []
     (high,) = warn_of_few(500, 1280)
-    assert "500 images are no more than the 1280 features" in high
+    assert "there are only 500 images for 1280 features" in high
     assert len(warn_of_few(40, 1280)) == 2
 
 

@@ -71,7 +71,7 @@ class Developing(PairedTask):
         return contracts[0].condition("negative") is not None
 
     def command(self, folder):
-        return f"cascade develop PICTURE --model {folder}"
+        return f"cascade develop IMAGE --model {folder}"
 
     def usage(self, folder):
         return Usage(tags=("negatives",), command=self.command(folder), python=("pass",))
@@ -101,17 +101,17 @@ def test_it_is_evaluated_reported_and_shown_in_the_model_card(
     inverted, whole = evaluation.measured
     assert (inverted.subject, inverted.input) == (
         "inverted",
-        "held-out pictures, negative of 16 px",
+        "held-out images, negative of 16 px",
     )
     assert inverted.score("PSNR, dB").value == 100  # it is the original itself
     assert inverted.score("sum").value == 0
     assert whole.score("sum").value > 0
-    assert whole.score("sum").reference == "input pictures"
-    assert "develops negatives; measured on held-out pictures" in render(evaluation)
+    assert whole.score("sum").reference == "input images"
+    assert "develops negatives; measured on held-out images" in render(evaluation)
 
     pipeline.save_pretrained(tmp_path / "developer")
     write_results(evaluation, tmp_path / "developer")
     card = ModelCard.load(tmp_path / "developer" / "README.md")
     assert card.data.tags == ["cascade-diffusion", "negatives"]
-    assert "cascade develop PICTURE --model this/folder" in card.text
+    assert "cascade develop IMAGE --model this/folder" in card.text
     assert {each.task_name for each in card.data.eval_results} == {"Development"}

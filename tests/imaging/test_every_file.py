@@ -430,7 +430,7 @@ def test_several_jpegs_in_one_file_are_one_picture():
     assert file_facts(data, "a").format == "JPEG"
     picture = decode_picture(data, "a")
     assert picture.format == "jpeg"
-    assert [loss.what for loss in picture.metadata.losses] == ["further pictures of a file"]
+    assert [loss.what for loss in picture.metadata.losses] == ["further images of a file"]
 
 
 # ---- colours of AVIF and HEIC --------------------------------------------------------------------

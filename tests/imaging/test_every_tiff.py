@@ -443,9 +443,9 @@ def test_a_cut_strip_is_named(compression, order):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({339: ("short", [3]), 258: ("short", [32])}, "has floats, signed numbers or more than 16"),
-        ({339: ("short", [2])}, "has floats, signed numbers or more than 16"),
-        ({258: ("short", [32])}, "has floats, signed numbers or more than 16"),
+        ({339: ("short", [3]), 258: ("short", [32])}, "has floats, signed values or more than 16"),
+        ({339: ("short", [2])}, "has floats, signed values or more than 16"),
+        ({258: ("short", [32])}, "has floats, signed values or more than 16"),
         ({262: ("short", [32803])}, "raw camera data"),
         ({262: ("short", [5]), 277: ("short", [4]), 332: ("short", [2])}, "inks other than CMYK"),
         ({262: ("short", [2])}, "1 samples per pixel are too few"),

@@ -344,8 +344,8 @@ def test_maker_notes_private_fields_paths_and_credentials_are_reported():
 @pytest.mark.parametrize(
     ("change", "is_kept", "what"),
     [
-        (lambda profile: profile + bytes(8), True, "bytes behind the end of the colour profile"),
-        (lambda profile: profile + b"x" * 5, True, "bytes behind the end of the colour profile"),
+        (lambda profile: profile + bytes(8), True, "bytes after the end of the colour profile"),
+        (lambda profile: profile + b"x" * 5, True, "bytes after the end of the colour profile"),
         (lambda profile: profile[:-7], False, "colour profile"),
         (lambda profile: profile[:36] + b"none" + profile[40:], False, "colour profile"),
     ],

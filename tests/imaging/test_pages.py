@@ -265,7 +265,7 @@ def deep_png_animation(channels: int) -> bytes:
 def test_what_is_lost_of_an_animated_png_is_listed(rewrite, channels, values, losses):
     data = deep_png_animation(channels)
     path, reported = rewrite(data, "x.png")
-    assert reported == [*losses, "the still picture of an animation"]
+    assert reported == [*losses, "the still image of an animation"]
     for pages in (Pages(data, "x"), Pages(path.read_bytes(), "x")):
         assert [int(page.picture.colour[0, 0, 0]) for page in pages] == values
 

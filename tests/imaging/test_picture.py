@@ -145,5 +145,5 @@ def test_pixels_that_are_none_are_refused():
         {"colour": colour, "alpha": colour[:1, :2]},
         {"colour": colour, "alpha": colour[:1].float()},
     ):
-        with pytest.raises(DataError, match="a picture has colours"):
+        with pytest.raises(DataError, match="a Picture has colours"):
             Picture(**wrong)

@@ -85,7 +85,7 @@ def test_numbers_outside_are_clipped_and_counted():
 def test_a_range_that_8_bits_do_not_have_is_refused(ends):
     picture = Picture(colour=torch.zeros(1, 2, 2, dtype=torch.uint8))
     for change in (stretched, unstretched):
-        with pytest.raises(DataError, match="does not fit a picture of 8 bits"):
+        with pytest.raises(DataError, match="does not fit an image of 8 bits"):
             change(picture, *ends)
 
 

@@ -105,7 +105,7 @@ def test_settings_are_checked_at_once(generating, settings, message):
 
 
 def test_rows_need_noise_of_their_own(generating):
-    with pytest.raises(ContractError, match="give a column 'seed' of whole numbers or 'name'"):
+    with pytest.raises(ContractError, match="add a column 'seed' of whole numbers or 'name'"):
         Generator(generating)({"labels": ["cat"]})
     with pytest.raises(ContractError, match="add a column 'name'"):
         Generator(generating, out="here")({"seed": [1]})

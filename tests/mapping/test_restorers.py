@@ -192,7 +192,7 @@ def test_a_result_never_takes_the_place_of_another(enlarging, scans, batch_of, t
     upscaler = Upscaler(enlarging, out=tmp_path / "out")
     together = upscaler({"path": [a_gif, a_png]})["error"]
     assert together[0] == ""
-    assert together[1].startswith("a result of another picture is called a.png too")
+    assert together[1].startswith("the result of another image is called a.png too")
     later = upscaler({"path": [a_png]})["error"][0]
     assert later.startswith("a.png already exists and was made from another input of that name")
     other = Upscaler(enlarging, out=tmp_path / "out", seed=1)({"path": [a_gif]})["error"][0]
@@ -216,7 +216,7 @@ def test_a_result_never_replaces_an_original(enlarging, scans, settings):
     (scans / "link").symlink_to(scans)
     for name in (path, scans / "link" / "a.png", f"file:{path}"):
         result = upscaler({"path": [str(name)], "bytes": [before]})
-        assert result["error"][0].startswith("the result would replace the picture a.png itself")
+        assert result["error"][0].startswith("the result would replace the image a.png itself")
         assert path.read_bytes() == before
     for root in (str(scans), "memory://in"):
         with pytest.raises(ContractError, match="out and root are both"):
@@ -229,7 +229,7 @@ def test_a_result_never_replaces_an_original_of_a_store(enlarging, scans, memory
     upscaler = Upscaler(enlarging, out="memory://in", overwrite=True)
     for path in ("memory://in/a.png", "memory:///in/a.png", "in/a.png"):
         result = upscaler({"path": [path], "bytes": [data]})
-        assert result["error"][0].startswith("the result would replace the picture a.png itself")
+        assert result["error"][0].startswith("the result would replace the image a.png itself")
         assert memory_store.cat("/in/a.png") == data
 
 
@@ -292,8 +292,8 @@ def test_a_model_that_does_not_exist_is_named_at_once(name):
         ({"x": [1]}, "the batch has no column bytes, content, image or path; it has x"),
         ({"bytes": [b"1"]}, "files need their names in a column name or path"),
         ({"bytes": [b"1"], "path": []}, "must have one length, got {'bytes': 1, 'path': 0}"),
-        ({"bytes": [b"1"], "image": [2]}, "pictures in bytes and image; name one with column"),
-        ({"image": np.zeros((4, 5, 3), np.uint8)}, "must hold pictures \\(B, H, W, C\\)"),
+        ({"bytes": [b"1"], "image": [2]}, "images in bytes and image; name one with column"),
+        ({"image": np.zeros((4, 5, 3), np.uint8)}, "must hold images \\(B, H, W, C\\)"),
         ({"image": ["a.png"]}, "open the file first"),
         ([1], "a batch must be a dictionary of columns, got list"),
         ({"path": "many/0.png"}, "column 'path' must be a list or array .*, got 'many/0.png'"),
@@ -318,7 +318,7 @@ def test_settings_of_files_are_refused_for_arrays(enlarging):
 def test_a_name_that_leads_elsewhere_fails_alone(enlarging, scans, name):
     data = (scans / "a.png").read_bytes()
     result = Upscaler(enlarging)({"name": [name, "b.png"], "bytes": [data, data]})
-    assert "is no name of a picture" in result["error"][0]
+    assert "is not the name of an image" in result["error"][0]
     assert result["error"][1] == ""
 
 

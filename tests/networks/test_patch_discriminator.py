@@ -63,5 +63,5 @@ def test_the_smallest_pictures_have_one_logit_and_smaller_ones_are_refused():
     for size in ((7, 16), (16, 7)):
         with pytest.raises(ContractError) as error:
             check_size(size)
-        assert f"needs pictures of at least 8x8 px, got {size[0]}x{size[1]}; " in str(error.value)
+        assert f"needs images of at least 8x8 px, got {size[0]}x{size[1]}; " in str(error.value)
         assert "\n" not in str(error.value)

@@ -41,7 +41,7 @@ def test_every_synonym_names_a_key_and_is_none_itself():
         ("lr=1", "unknown key 'lr'; did you mean 'train.learning_rate'?"),
         ("train.max_steps=5", STEPS),
         ("train.Max-Steps=5", STEPS),
-        ("epochs=3", "'train.images', which counts images (epochs times the number of pictures)?"),
+        ("epochs=3", "'train.images', which counts images (epochs times the number of images)?"),
         ("train.batch=4", "did you mean 'train.batch_size'?"),
         ("train.ema=0.9", "did you mean 'train.ema_decay'?"),
         ("model.width=3", "unknown key 'model'; did you mean 'network'?"),

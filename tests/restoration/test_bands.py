@@ -141,11 +141,11 @@ def test_numbers_outside_of_the_range_are_counted_over_all_images(five_bands):
     clipped.add(Raster(values=high))
     clipped.add(Raster(values=low))
     assert clipped.remark.endswith(
-        "in 2 of 4 images, most in image 3: 100 % of band 1 outside of 0 to 1000"
+        "in 2 of 4 images, most in image 3: 100 % of band 1 outside 0 to 1000"
     )
     alone = ClippedNumbers(space)
     alone.add(Raster(values=both))
-    assert alone.remark.endswith("clipped: 50 % of band 1 outside of 0 to 1000")
+    assert alone.remark.endswith("clipped: 50 % of band 1 outside 0 to 1000")
 
 
 def test_other_bands_than_those_of_the_model_are_refused(five_bands, one_band):

@@ -115,7 +115,7 @@ def test_any_shape_is_coloured(quick, size):
 
 
 def test_a_pipeline_without_such_a_stage_says_so(upsampler):
-    with pytest.raises(ContractError, match="no stage that takes grey"):
+    with pytest.raises(ContractError, match="no stage that takes greyscale"):
         colourise_image([upsampler], torch.zeros(1, 8, 8), Colouring())
 
 
@@ -182,7 +182,7 @@ def test_strokes_have_their_colour_in_the_result(quick, image, with_alpha):
 def test_hints_of_another_shape_or_without_a_stroke_are_refused(quick, image):
     grey = luminance(image[None])[0]
     for hints, message in (
-        (picture_of(image[:, :60]), "hints of 90x60 px have another shape"),
+        (picture_of(image[:, :60]), "the hints have 90x60 px, but the image has another size"),
         (picture_of(grey.expand(3, -1, -1)), "the hints hold no coloured stroke"),
     ):
         with pytest.raises(ContractError, match=message):

@@ -62,8 +62,14 @@ def test_white_of_32_bit_numbers_is_their_largest(white):
     [
         (Image.new("I", (4, 4), 200), "mode I, .* expected 0 and 255 or 0 and 65535 alone, got"),
         (Image.fromarray(np.diag([255, 65_535, 0, 0]).astype(np.int32)), "others from 0 to 65535"),
-        (Image.new("I", (0, 0)), "the mask has 0x0 px, the picture 4x4; paint it on a copy of the"),
-        (Image.new("L", (5, 4)), "the mask has 5x4 px, the picture 4x4; paint it on a copy of the"),
+        (
+            Image.new("I", (0, 0)),
+            "the mask has 0x0 px, but the image has 4x4; paint it on a copy of the",
+        ),
+        (
+            Image.new("L", (5, 4)),
+            "the mask has 5x4 px, but the image has 4x4; paint it on a copy of the",
+        ),
         (Image.new("RGB", (4, 4), "red"), "the mask has colours; it must be black and white"),
         (torch.zeros(4, 4), "a mask must be a PIL image, .* got torch.float32"),
         (np.zeros((4, 4), np.int64), "bool or uint8 array or tensor .* got int64"),
@@ -273,12 +279,15 @@ def test_a_picture_grows_at_its_borders():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "nothing says what to repaint: give a mask"),
+        ({}, "nothing to inpaint is marked: give a mask"),
         ({"uncrop": (1, 2, 3)}, "uncrop must be four numbers of pixels"),
         ({"uncrop": (0, 0, 0, 0)}, "uncrop adds nothing"),
         ({"uncrop": (-1, 0, 0, 0)}, "uncrop must be at least 0, got -1"),
-        ({"image": np.zeros((2, 4, 4, 3), np.uint8)}, "must be one picture, got 2; call edit for"),
-        ({"image": [1]}, "image must be one picture: a PIL image, .* got list"),
+        (
+            {"image": np.zeros((2, 4, 4, 3), np.uint8)},
+            "must be a single image, got 2; call edit for",
+        ),
+        ({"image": [1]}, "image must be a single image: a PIL image, .* got list"),
     ],
 )
 def test_what_cannot_be_edited_is_refused(arguments, message):
@@ -389,7 +398,10 @@ def test_the_hole_of_a_picture_lies_in_its_grown_mask_and_its_borders():
 
 def test_chains_that_cannot_edit_are_refused(base_stage, upsampler, colouriser, inpainter):
     for stages, message in (
-        ([colouriser], "takes grey 16 px, so it cannot edit pictures; editing needs a first stage"),
+        (
+            [colouriser],
+            "takes greyscale 16 px, so it cannot edit images; editing needs a first stage",
+        ),
     ):
         with pytest.raises(ContractError, match=message):
             check_can_edit([stage.contract for stage in stages], Editing())
@@ -399,9 +411,9 @@ def test_chains_that_cannot_edit_are_refused(base_stage, upsampler, colouriser, 
     for name in ("resamplings", "jump_length"):
         with pytest.raises(ContractError, match=f"{name} has no effect, because the first stage"):
             check_can_edit([inpainter.contract], Editing(**{name: 2}))
-        with pytest.raises(ContractError, match=f"{name} has no effect, .* is given a picture"):
+        with pytest.raises(ContractError, match=f"{name} has no effect, .* starts from an image"):
             check_can_edit([upsampler.contract], Editing(**{name: 2}))
-    with pytest.raises(ContractError, match="edits pictures of 3 channels, got one of 2"):
+    with pytest.raises(ContractError, match="edits images of 3 channels, got one of 2"):
         prepare_edit(
             [base_stage.contract], torch.zeros(2, 16, 16), torch.ones(16, 16) > 0, Editing()
         )

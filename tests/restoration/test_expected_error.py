@@ -150,8 +150,8 @@ def test_an_adapter_keeps_the_curve_which_then_tells_that_it_does_not_hold(doubl
 
 def test_a_correlation_that_may_be_zero_is_remarked():
     assert of_curves(DOUBLE, DOUBLE).remark == ""
-    assert "says nothing about errors here in band 2: on 40" in of_curves(DOUBLE, STEEP).remark
-    assert "says nothing about errors here: on 40" in of_curves(STEEP).remark
+    assert "does not predict errors here in band 2: on 40" in of_curves(DOUBLE, STEEP).remark
+    assert "does not predict errors here: on 40" in of_curves(STEEP).remark
     assert of_curves(replace(STEEP, low=None, high=None)).remark == ""
 
 
@@ -169,7 +169,7 @@ def test_curves_are_loaded_with_their_pipeline_and_replace_the_deviation(doubler
     mean, std = pipeline.upscale(image, seeds=2, return_std=True)
     with caplog.at_level(logging.INFO):
         again, errors = loaded.upscale(image, seeds=2, return_std=True)
-    assert "std is the expected error, measured on 40 pictures." in caplog.text
+    assert "std is the expected error, measured on 40 images." in caplog.text
     assert again.equal(mean)
     for band, curve in enumerate(saved.curves):
         assert errors[band].numpy() == pytest.approx(curve.at(std[band].numpy(), 1.0), abs=1e-6)

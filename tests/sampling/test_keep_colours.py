@@ -91,7 +91,7 @@ def test_what_a_callback_got_does_not_change_later(tinting, image):
 def test_stages_without_such_an_image_refuse_it(base_stage):
     paired = Contract(Space(size_px=16), (LowResolution(size_px=8, paired=True),))
     for contract in (base_stage.contract, paired):
-        with pytest.raises(ContractError, match="keep_colours true is for stages that enlarge"):
+        with pytest.raises(ContractError, match="keep_colours true is for stages that upscale"):
             contract.check_sampling(SamplingSettings(keep_colours=True))
 
 

@@ -236,7 +236,7 @@ def test_samplers_that_cannot_go_back_are_refused_before_any_step(process, name)
     network = BestDenoiser(process)
     sampler = make_sampler(name, process, 4)
     with pytest.raises(
-        ContractError, match="only the samplers ddim, ddpm and euler-maruyama can go"
+        ContractError, match="only the samplers ddim, ddpm and euler-maruyama can repeat"
     ):
         walk(
             sampler, network, torch.zeros(COUNT, 1, 1, 4), Fresh(),

@@ -143,7 +143,7 @@ def test_each_batch_of_tiles_keeps_its_own_features(upsampler, image, guidance):
 def test_features_that_do_not_fit_in_memory_are_refused(upsampler, image, monkeypatch):
     monkeypatch.setattr(kept_features, "free_bytes", lambda device: 1000)
     draw(upsampler, image, reuse=2)  # a single batch is part of what the network needs
-    with pytest.raises(ContractError, match=r"reuse 2 keeps 0\.0 GiB of features for a picture of"):
+    with pytest.raises(ContractError, match=r"reuse 2 keeps 0\.0 GiB of features for an image of"):
         draw(upsampler, image, TILES, reuse=2)
 
 

@@ -142,7 +142,7 @@ def test_a_temperature_scales_the_first_noise_and_that_of_the_steps(process, nam
 @pytest.mark.parametrize("name", ["euler-ancestral", "DDPMScheduler"])
 def test_noise_that_a_scheduler_of_diffusers_draws_has_no_other_temperature(walked, name):
     assert walked(name).isfinite().all()
-    with pytest.raises(ContractError, match=r"draws noise at temperature 1 only, got 0\.5; use"):
+    with pytest.raises(ContractError, match=r"adds noise at temperature 1 only, got 0\.5; use"):
         walked(name, temperature=0.5)
 
 

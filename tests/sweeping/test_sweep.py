@@ -89,7 +89,7 @@ def test_figures_are_those_of_the_whole_pipeline_with_these_settings(
         kid, fd = each.scores
         assert kid.value == pytest.approx(kernel_estimate(*sets).value, rel=1e-3, abs=1e-3)
         assert fd.value == pytest.approx(frechet_estimate(*sets).value, rel=1e-3)
-        assert kid.basis() == "n = 9, against 16 held-out pictures, Pooled, area to 4 px"
+        assert kid.basis() == "n = 9, against 16 held-out images, Pooled, area to 4 px"
 
 
 def test_labels_that_no_held_out_picture_has_are_those_that_the_chain_draws(
@@ -199,20 +199,22 @@ def test_settings_whose_pictures_are_no_numbers_are_left_out_and_named(cascade, 
     assert values_of(result, "base.guidance") == [1, 1]
     (note,) = [note for note in result.notes if "left out" in note]
     assert note == (
-        "base.guidance 1e+38, base.threshold none: left out, since the pictures of stage 'base' "
-        "are not finite numbers."
+        "base.guidance 1e+38, base.threshold none: left out, since the images of stage 'base' "
+        "have values that are not finite."
     )
     assert note in render(result).replace("&#x27;", "'")
     with torch.no_grad():
         next(iter(cascade.stages["upsampler"].parameters())).fill_(float("nan"))
-    with pytest.raises(ContractError, match=r"current settings, .* are not finite numbers"):
+    with pytest.raises(
+        ContractError, match=r"current settings, .* have values that are not finite"
+    ):
         run(cascade, held_out, "base.steps=2", num_images=6)
 
 
 def test_pictures_of_other_classes_are_counted(cascade, held_out, run):
     (held_out / "cat").rename(held_out / "horse")
     result = run(cascade, held_out, "base.steps=4", num_images=6)
-    assert "8 held-out pictures are of classes that the pipeline does not know" in result.notes[0]
+    assert "8 held-out images are of classes that the pipeline does not know" in result.notes[0]
 
 
 def test_without_axes_one_setting_is_changed_at_a_time(cascade, held_out, run):
@@ -367,7 +369,7 @@ def test_speed_takes_the_fastest_within_a_tolerance(cascade, held_out, run):
     for tolerance, few, margin in (
         (0.25, outcomes, "25 %"),
         (None, outcomes, "half of its interval"),
-        (0.25, near_zero, "half of its interval, because it holds zero"),
+        (0.25, near_zero, "half of its interval, because it includes zero"),
     ):
         shown = replace(fast, tolerance=tolerance, outcomes=few, best=0, current=0)
         line = f"best by KID and speed within {margin}: {few[0].candidate.text()}"
@@ -406,13 +408,11 @@ def test_wrong_input_is_an_error_before_anything_is_made(cascade, held_out, run,
             ContractError, match=r"tolerance must be (from 0 to below 1|a finite|a nu)"
         ):
             run(cascade, held_out, "steps=1", prefer="speed", tolerance=tolerance)
-    with pytest.raises(
-        ContractError, match="a tolerance is for a preference of speed, got quality"
-    ):
+    with pytest.raises(ContractError, match="a tolerance is for the preference speed, got quality"):
         run(cascade, held_out, "steps=1", tolerance=0.1)
     with pytest.raises(ContractError, match="extractor_path is for extractors by name"):
         run(cascade, held_out, "steps=1", extractor_path=held_out)
-    with pytest.raises(DataError, match="at least 6 held-out pictures and as many samples"):
+    with pytest.raises(DataError, match="at least 6 held-out images and as many samples"):
         run(cascade, held_out, "steps=1", num_images=4)
     with pytest.raises(ContractError, match="a budget of 9 images is too small for 3 settings"):
         run(cascade, held_out, "steps=1,2", budget_images=9)
@@ -434,10 +434,10 @@ def test_more_pictures_than_are_held_out_cannot_be_restored(
     upsampler, held_out, run, lite_of_random_weights, unlabelled
 ):
     pipeline = CascadePipeline.from_stages({"up": unlabelled(upsampler)})
-    with pytest.raises(DataError, match="17 pictures were asked for, but there are 16"):
+    with pytest.raises(DataError, match="17 images were requested, but there are 16"):
         run(pipeline, held_out, "steps=1", num_images=17)
     for few in (-1, 0, 1):
-        with pytest.raises(DataError, match=rf"at least 2 held-out pictures .* got 16 and {few}"):
+        with pytest.raises(DataError, match=rf"at least 2 held-out images .* got 16 and {few}"):
             run(pipeline, held_out, "steps=1", num_images=few)
 
 

@@ -144,7 +144,7 @@ def test_the_card_of_a_pipeline_that_takes_text_shows_a_prompt_and_names_the_enc
     assert 'cascade generate this/folder "a cat" -n 4 -o out' in card.text
     (text,) = [each for each in drawing.stages["base"].conditions if each.name == "text"]
     assert f"**text encoder**: {text.encoder}, weights {text.sha256[:12]}." in card.text
-    assert "**prompts**: texts of up to 6 tokens; longer ones are cut." in card.text
+    assert "**prompts**: texts of up to 6 tokens; longer ones are truncated." in card.text
 
 
 def test_a_stage_that_restores_is_not_measured_by_consistency(upsampler):
@@ -168,7 +168,7 @@ def test_example_commands_have_a_verb_of_the_command_line(chains):
 
 def test_a_model_card_has_the_examples_of_its_task_and_they_work(chains, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (16, 16), "red").save("picture.png")
+    Image.new("RGB", (16, 16), "red").save("image.png")
     Image.new("L", (16, 16), 255).save("mask.png")
     sizes = []
     monkeypatch.setattr(Image.Image, "show", lambda image: sizes.append(image.size))

@@ -146,7 +146,7 @@ def test_a_damaged_file_is_written_anew(live, tmp_path, how, caplog):
     encoder = cached(live)
     encoder.encode_ahead(TEXTS, 6, tmp_path)
     assert len(live.texts) == len(TEXTS)
-    assert "is damaged and will be written anew" in caplog.text
+    assert "is damaged and will be written again" in caplog.text
     assert_equal(encoder.encode(TEXTS, 6), CountingEncoder().encode(TEXTS, 6))
     assert file.read_bytes() == data
 
@@ -197,7 +197,7 @@ def test_texts_that_are_cut_or_unknown_are_counted_and_named_once(live, tmp_path
     cached(live).encode_ahead(texts, 6, tmp_path)
     cached(live).encode_ahead(texts, 6, tmp_path)
     lost, unknown, foreign = [record.getMessage() for record in caplog.records]
-    assert lost.startswith("5 of 8 new texts have more than 6 tokens, so their ends have no effect")
+    assert lost.startswith("5 of 8 new texts have more than 6 tokens, so their ends are cut off")
     assert lost.endswith(": 'dog', 'ng, 0', 'ng, 1', and 2 more")
     words = "2 of 8 new texts have words that the text encoder counting does not know: '🦄'"
     assert unknown == words

@@ -320,7 +320,7 @@ def test_sharded_processes_train_it_as_one_and_go_on_exactly(server, recipe, alo
         ("autoencoding.adversarial_weight=.nan", "key 'autoencoding.adversarial_weight'"),
         ("autoencoding.adversarial_start=1", "key 'autoencoding.adversarial_start'"),
         ("autoencoding.adversarial_start=-0.5", "key 'autoencoding.adversarial_start'"),
-        ("space.size_px=4 data.crop_px=null", "needs pictures of at least 8x8 px, got 4x4"),
+        ("space.size_px=4 data.crop_px=null", "needs images of at least 8x8 px, got 4x4"),
     ],
 )
 def test_values_that_do_not_fit_are_refused_before_anything_is_trained(
@@ -333,6 +333,6 @@ def test_values_that_do_not_fit_are_refused_before_anything_is_trained(
 
 
 def test_crops_that_are_too_small_are_refused_at_the_first_step(make, tmp_path):
-    with pytest.raises(CascadeError, match="needs pictures of at least 8x8 px, got 4x4"):
+    with pytest.raises(CascadeError, match="needs images of at least 8x8 px, got 4x4"):
         make(tmp_path, "data.crop_px=4").run()
     assert not checkpoints(tmp_path / "checkpoints")

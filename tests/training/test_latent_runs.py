@@ -179,7 +179,7 @@ def test_the_vae_of_a_diffusers_folder_is_an_encoder(folder, tmp_path):
         ("latent", ["data.encoder=UNSCALED"], "were never scaled; train it to the end"),
         ("latent", ["space.channels=3"], "latents of channels 4, but the stage's space has 3"),
         ("latent", ["space.size_px=16"], r"of size_px \(8, 8\), but the stage's space has \(16"),
-        ("latent", ["data.flip=[x]"], "key 'data.flip': the latents of pictures are not"),
+        ("latent", ["data.flip=[x]"], "key 'data.flip': the latents of images are not"),
         ("latent", ["condition.low_resolution.size_px=4"], "that makes latents takes no image"),
         ("latent", ["train.objective=autoencoding"], "not a diffusion stage"),
         ("coder", ["data.encoder=x"], "an encoder is for stages that make latents"),

@@ -51,7 +51,7 @@ def test_a_run_trains_an_adapter_and_resumes(make_trainer, trained, tmp_path, co
         option = {"evaluate": "--card", "sweep": "--apply"}[verb]
         refused = command(*line, option)
         assert refused.code == 2
-        assert f"{option} writes into the pipeline, which is without the" in refused.err
+        assert f"{option} writes into the pipeline, which does not include the" in refused.err
 
 
 def test_a_later_run_starts_from_the_checkpoint_of_an_adapter(make_trainer, trained, tmp_path):

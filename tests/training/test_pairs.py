@@ -225,7 +225,7 @@ def test_restore_works_on_the_input_alone_at_any_size(runs):
     assert pipeline.restore(picture).size == (9, 13)
     with pytest.raises(CascadeError, match="no upsampler"):
         pipeline.upscale(image)
-    with pytest.raises(CascadeError, match="no stage that takes grey"):
+    with pytest.raises(CascadeError, match="no stage that takes greyscale"):
         pipeline.colourise(image)
 
 
@@ -245,8 +245,12 @@ def test_an_upsampler_of_pairs_keeps_no_area_neutral(runs, monkeypatch):
 @pytest.mark.parametrize(
     ("model", "words", "expected"),
     [
-        ("pairs", ["--grow", 3, "--window", 64], "as its pairs show; leave out grow and window."),
-        ("emoji-1024", ["--tile", 64], "emoji-1024 mends what is masked; leave out tile."),
+        (
+            "pairs",
+            ["--grow", 3, "--window", 64],
+            "as it learned from pairs; leave out grow and window.",
+        ),
+        ("emoji-1024", ["--tile", 64], "emoji-1024 repairs the masked area; leave out tile."),
     ],
 )
 def test_options_that_a_model_does_not_read_are_refused(
@@ -313,7 +317,7 @@ def test_evaluation_gives_the_stage_the_real_inputs(scans, runs, extractor, tmp_
     evaluation = evaluate(pipeline, scans / "clean", pairs=str(scans / "damaged"), **options)
     baseline, whole = evaluation.measured
     assert baseline.subject == "input"
-    assert whole.input == "input pictures of pairs, another image of 16 px"
+    assert whole.input == "input images of pairs, another image of 16 px"
     psnr = baseline.score("PSNR, dB")
     assert psnr is not None
     errors = []

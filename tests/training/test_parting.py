@@ -16,13 +16,23 @@ RISING = [8.0, 5.0, 4.0, 3.5, 3.6, 3.9, 4.4, 5.0]
 @pytest.mark.parametrize(
     ("held_out", "training", "images", "words"),
     [
-        (RISING, FALLING, 400, "Since 400 images the validation loss rises .* by heart, so stop"),
+        (
+            RISING,
+            FALLING,
+            400,
+            "Since 400 images the validation loss has risen .* overfits, so stop",
+        ),
         (FLAT, FALLING, 400, "hardly fallen since 400 images, .* more or more varied images"),
         (FALLING, FALLING, None, "still falls at the end: a longer run should help"),
         (FLAT, FLAT, None, "Neither loss falls any more"),
         ([*FALLING[:7], math.nan], [*FALLING[:7], math.nan], None, "became unstable, so lower"),
         ([*RISING[:7], math.inf], FALLING, None, "became unstable, so lower"),
-        (RISING, RISING, None, "Both losses rise since 400 images: .* lower the learning rate"),
+        (
+            RISING,
+            RISING,
+            None,
+            "Both losses have risen since 400 images: .* lower the learning rate",
+        ),
     ],
 )
 def test_the_curves_are_read_as_a_person_would(held_out, training, images, words):

@@ -85,7 +85,7 @@ def test_changed_images_are_named_once_and_the_run_goes_on(run, data, caplog):
         file.write(b"more")
     run("train.images=48").run()
     (line,) = messages(caplog, "images changed")
-    assert line.startswith("1 of the images changed since the run began (red/3); the run goes on")
+    assert line.startswith("1 of the images changed since the run began (red/3); the run continues")
     caplog.clear()
     run("train.images=64")
     assert messages(caplog, "images changed") == []
@@ -121,10 +121,9 @@ def test_a_complete_run_keeps_its_recipe_but_for_how_it_samples(run, tmp_path, c
     run(*changes, "sampling.steps=3").run()
     assert messages(caplog)[1:] == [
         "resuming with sampling.steps=3, which was 20.",
-        "the run is complete, so that this has no effect: data.too_small=enlarge, which was skip.",
-        "the run is complete, so that this has no effect: train.images=16, which was 32.",
-        "the run is complete, so that this has no effect: train.learning_rate=1e-05, which was "
-        "0.002.",
+        "the run is complete, so this has no effect: data.too_small=enlarge, which was skip.",
+        "the run is complete, so this has no effect: train.images=16, which was 32.",
+        "the run is complete, so this has no effect: train.learning_rate=1e-05, which was 0.002.",
     ]
     after = load_stage_recipe(file)
     assert after.sampling.steps == load_stage(tmp_path / "run" / "stage").sampling.steps == 3
@@ -139,7 +138,7 @@ def test_a_start_says_what_is_loaded_new_and_left_out(run, tmp_path, data, caplo
     (line,) = messages(caplog, "starting")
     assert line.startswith(f"starting at image 0 from {tmp_path / 'run' / 'stage'}: ")
     assert line.endswith(
-        "parameters loaded; 256 begin anew (class owl); 256 are left out (class blue)."
+        "parameters loaded; 256 are newly initialised (class owl); 256 are left out (class blue)."
     )
     caplog.clear()
     run(start, "train.images=16", out="next")

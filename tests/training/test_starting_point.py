@@ -181,7 +181,8 @@ def test_a_stage_with_text_starts_from_one_without(kind, fill_zeros):
     assert all(weights[name].equal(source[name]) for name in rest)
     words = start.text()
     assert (
-        "begin anew (animal owl, all classes of art, cross-attention, token embedding, …)" in words
+        "are newly initialised (animal owl, all classes of art, cross-attention, token "
+        "embedding, …)" in words
     )
 
 

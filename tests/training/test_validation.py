@@ -317,7 +317,7 @@ def test_other_validation_images_choose_the_best_stage_anew(
     changed = [*values, "train.images=64", f"data.validation={tmp_path / 'other'}"]
     with caplog.at_level(logging.WARNING):
         make_trainer(tmp_path / "run", *changed).run()
-    assert "its best stage is chosen anew" in caplog.text
+    assert "its best stage is chosen again" in caplog.text
     assert read_best(tmp_path / "run").loss == 6.0
     assert [line["loss"] for line in read_run(tmp_path / "run").validation] == [7.0, 6.0]
 
@@ -337,13 +337,11 @@ def test_the_report_marks_where_the_losses_part(make_trainer, unseen, tmp_path, 
     values = ["train.images=80", "train.validate_every_images=16", f"data.validation={unseen}"]
     make_trainer(tmp_path, *values).run()
     page = (tmp_path / "report.html").read_text()
-    assert (
-        "Since 32 images the validation loss rises while that of training images does not" in page
-    )
+    assert "Since 32 images the validation loss has risen while the training loss has not" in page
     assert "The validation loss is lowest after 32 images: 8." in page
-    assert page.count('class="mark"') == 1  # the lowest point is where they part
-    assert "they part</text>" in page
-    assert "PSNR, dB, held-out" in page
+    assert page.count('class="mark"') == 1  # the lowest point is where they diverge
+    assert "they diverge</text>" in page
+    assert "PSNR, dB, validation" in page
 
 
 def test_a_run_without_validation_images_has_no_such_section(make_trainer, tmp_path):

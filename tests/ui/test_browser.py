@@ -127,7 +127,7 @@ def downloaded(page, tab: str, folder: Path) -> dict[str, bytes]:
 def test_upscaling_a_picture_gives_a_slider_and_the_command_s_file(visit, command, tmp_path):
     page = visit()
     page.set_input_files("#upscale-files input[type=file]", [PHOTO])
-    page.wait_for_selector("text=1 picture ready")
+    page.wait_for_selector("text=1 image ready")
     use_steps(page, "upscale", 3)
     assert "Done." in run(page, "upscale")
     slider = page.locator("#upscale-results .pair input").first
@@ -175,7 +175,7 @@ def test_a_job_can_be_cancelled_and_the_next_one_begins(visit, tmp_path):
     Image.open(PHOTO).resize((200, 160)).save(picture)
     page = visit()
     page.set_input_files("#upscale-files input[type=file]", [picture])
-    page.wait_for_selector("text=1 picture ready")
+    page.wait_for_selector("text=1 image ready")
     use_steps(page, "upscale", 60)  # so many that the job cannot end before it is cancelled
     page.click("#upscale-run")
     page.wait_for_selector("#upscale-progress .preview img")
@@ -220,7 +220,7 @@ def test_generating_shows_pictures_and_keeps_the_seed(visit):
     page = visit()
     page.get_by_role("tab", name="Generate").click()
     use_steps(page, "generate", 1)
-    page.get_by_label("number input for Pictures").fill("2")
+    page.get_by_label("number input for Images").fill("2")
     assert "Done." in run(page, "generate")
     assert page.locator("#generate-results img").count() == 2
     assert "seed 1" in page.inner_text("#generate-results")
@@ -232,7 +232,7 @@ def test_a_visitor_s_files_are_theirs_and_go_when_they_leave(visit, server, tmp_
     Image.open(PHOTO).resize((24, 20)).save(picture)
     page, other = visit(), visit()
     page.set_input_files("#upscale-files input[type=file]", [picture])
-    page.wait_for_selector("text=1 picture ready")
+    page.wait_for_selector("text=1 image ready")
     use_steps(page, "upscale", 1)
     run(page, "upscale")
     assert any("private-photo" in path.name for path in server.files())

@@ -84,7 +84,7 @@ def test_cancelling_ends_the_work_at_its_next_step_and_keeps_what_is_there(tmp_p
     view = job.view()
     assert (view.status, view.results) == ("cancelled", [result])
     assert view.archive is not None
-    assert "What was finished is below" in progress(view)
+    assert "Finished results are below" in progress(view)
 
 
 def test_the_device_is_free_while_a_zip_is_written(tmp_path, monkeypatch):
@@ -137,7 +137,7 @@ def test_progress_counts_pictures_and_shows_a_preview_without_a_file(tmp_path):
     job.join()
     (view,) = views
     assert view.share == 1.5 / 4
-    assert view.text == "Picture 2 of 4, <b>.png, page 2 of 3, about 2 min left"
+    assert view.text == "Image 2 of 4, <b>.png, page 2 of 3, about 2 min left"
     assert view.preview.startswith("data:image/jpeg;base64,")
     assert "&lt;b&gt;.png" in progress(view)
     assert list(tmp_path.iterdir()) == []

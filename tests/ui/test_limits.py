@@ -74,7 +74,7 @@ def test_what_is_no_picture_is_refused_whatever_its_name(tmp_path, name):
 
 def test_shards_are_refused_since_the_commands_would_open_them(draw):
     path = draw("a.png")
-    with pytest.raises(DataError, match="no shards"):
+    with pytest.raises(DataError, match="not shards"):
         Limits().check(path.rename(path.with_name("a.tar")))
 
 

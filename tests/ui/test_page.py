@@ -81,7 +81,7 @@ def test_what_is_no_picture_is_refused(base_stage, space, tmp_path):
         Contract(space), base_stage.process, network_options={"channels": (8,), "blocks": 1}
     )
     CascadePipeline.from_stages({"base": stage}).save_pretrained(tmp_path)
-    with pytest.raises(ContractError, match="makes no pictures that the page could show"):
+    with pytest.raises(ContractError, match="makes no images that the page could show"):
         models_for(str(tmp_path))
 
 
@@ -177,7 +177,7 @@ def test_the_work_gets_the_fields_of_the_model_that_was_chosen(site, pipelines, 
         work(None, site, *values)
         start, count = 5 if tab == "generate" else 7, 2 + len(model.fields)
         words = [each.split(" ", 1)[1] for each in calls[-1][start : start + count]]
-        assert words == ["What to draw", "What not to draw", *map(str.capitalize, model.fields)]
+        assert words == ["Prompt", "Negative prompt", *map(str.capitalize, model.fields)]
         assert calls[-1][:start] == tuple(values[:start])
         assert len(calls[-1]) == start + count + (tab == "edit")
         assert calls[-1][-1] == (values[-1] if tab == "edit" else calls[-1][-1])

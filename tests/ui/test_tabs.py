@@ -224,7 +224,7 @@ def test_uploads_are_copied_where_the_file_system_has_no_links(
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"uploads": None}, "no picture yet"),
+        ({"uploads": None}, "no image yet"),
         ({"seed": None}, "the seed must be a whole number"),
         ({"seed": -1}, "the seed must be a whole number"),
         ({"steps": "many"}, "the number of steps must be a number, got 'many'"),

@@ -53,8 +53,8 @@ def _check_does_not_steer(model: AlignmentModel, pipeline: CascadePipeline) -> N
     hashes = [each.sha256 for each in conditions if isinstance(each, ImageEmbedding)]
     if model.tower.facts.sha256 in hashes:
         raise ContractError(
-            f"{model.name} steers this pipeline, so it cannot judge its images; use a model that "
-            "was trained apart from it."
+            f"{model.name} conditions this pipeline, so it cannot evaluate its images; use a "
+            "model that was trained separately."
         )
 
 
@@ -78,7 +78,7 @@ def find_judge(
     if isinstance(task_of(pipeline.stages.contracts), PairedTask):
         raise ContractError(
             "alignment is measured on images that start from noise, but this pipeline takes "
-            "pictures; leave alignment out."
+            "images; leave alignment out."
         )
     text = text_of(pipeline)
     if text is None:

@@ -46,13 +46,13 @@ class AlignmentJudge:
     def __post_init__(self) -> None:
         if len(self.captions.texts) < FEWEST_CAPTIONS:
             raise DataError(
-                f"alignment needs at least {FEWEST_CAPTIONS} different captions, but the held-out "
-                f"pictures have {len(self.captions.texts)}."
+                f"alignment needs at least {FEWEST_CAPTIONS} different captions, but the "
+                f"held-out images have {len(self.captions.texts)}."
             )
         if not self._is_judged.any():
             raise DataError(
-                f"{self.model.name} was trained on all of the held-out pictures with captions; "
-                "measure alignment on other pictures."
+                f"{self.model.name} was trained on all of the held-out images with captions; "
+                "measure alignment on other images."
             )
 
     @property
@@ -111,7 +111,7 @@ class AlignmentJudge:
         for score in ours:
             scores.append(score)
             if score.name in theirs:
-                name = f"{score.name} of held-out pictures"
+                name = f"{score.name} of held-out images"
                 scores.append(replace(theirs[score.name], name=name))
             if score.n_reference:
                 scores.append(self._chance(score))
@@ -136,15 +136,17 @@ class AlignmentJudge:
         if count:
             notes.append(
                 f"{self.model.name} was trained on {count} of {len(self.captions)} held-out "
-                "pictures; alignment is measured without them."
+                "images; alignment is measured without them."
             )
         missing = sum(not each for each in self.captions.phrasings)
         if missing:
-            notes.append(f"{missing} held-out pictures have no caption; alignment leaves them out.")
+            notes.append(
+                f"{missing} held-out images have no caption, so alignment leaves them out."
+            )
         if self.choices < CHOICES:
             notes.append(
                 f"each image chooses among {self.choices} captions instead of {CHOICES}, since "
-                "the held-out pictures have no more of other contents."
+                "the held-out images have no more captions of other content."
             )
         return notes
 

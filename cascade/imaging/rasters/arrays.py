@@ -134,7 +134,7 @@ def _shape(member: bytes, name: str) -> tuple[int, ...]:
         read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
         shape, _, dtype = read[version[0]](file)
     if dtype.hasobject:
-        raise DataError(f"{name}: holds Python objects, which are not read; save plain numbers.")
+        raise DataError(f"{name}: holds Python objects, which are not read; save plain values.")
     check_dtype(dtype.newbyteorder("="), name)
     if math.prod(shape) * max(1, dtype.itemsize) > MAX_BYTES:
         raise too_large(name)

@@ -250,12 +250,12 @@ def _check_kind(dataset: Any, name: str) -> None:
         raise DataError(f"{name}: a DICOM file with {what}; give one with PixelData.")
     opening.check_size(dataset.Columns, dataset.Rows, name)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        raise DataError(f"{name}: has a palette, whose numbers are no measurements.")
+        raise DataError(f"{name}: has a palette, whose indices are not measured values.")
     if dataset.get("ModalityLUTSequence"):
         raise DataError(
-            f"{name}: has a lookup table for its numbers (ModalityLUTSequence), which is not read; "
-            "save it with a slope and an intercept."
+            f"{name}: has a lookup table for its values (ModalityLUTSequence), which is not "
+            "read; save it with a slope and an intercept."
         )
     if dataset.BitsAllocated not in (8, 16):
         bits = counted(dataset.BitsAllocated, "bit")
-        raise DataError(f"{name}: has numbers of {bits}; 8 and 16 are read.")
+        raise DataError(f"{name}: has values of {bits}; 8 and 16 are read.")

@@ -94,8 +94,8 @@ class StoredNumbers:
         beyond = ((numbers < low) | (high < numbers)) & ~is_padding
         if beyond.any():
             raise DataError(
-                f"holds numbers such as {numbers[beyond][0]}, which need more than the {self.bits} "
-                "bits that it declares."
+                f"holds values such as {numbers[beyond][0]}, which need more than the "
+                f"{self.bits} bits that it declares."
             )
         return self._measured(numbers).astype(dtype)
 

@@ -132,7 +132,7 @@ def check_dtype(dtype: Any, name: str) -> None:
     if str(dtype) not in DTYPES:
         advice = "float32" if np.dtype(dtype).kind == "f" else "uint16, int16 or float32"
         raise DataError(
-            f"{name}: holds numbers of type {np.dtype(dtype).name}, but {', '.join(DTYPES)} are "
+            f"{name}: holds values of type {np.dtype(dtype).name}, but {', '.join(DTYPES)} are "
             f"read; save it as {advice}."
         )
 
@@ -149,8 +149,8 @@ def _check_holds(dtype: np.dtype, number: float) -> None:
     if not can_hold(dtype, number):
         ends = np.iinfo(dtype)
         raise DataError(
-            f"no number of type {dtype.name} can be {number:g}, so it cannot stand for missing "
-            f"ones; state a whole number from {ends.min} to {ends.max}, or none."
+            f"no value of type {dtype.name} can be {number:g}, so it cannot mark missing values; "
+            f"state a whole number from {ends.min} to {ends.max}, or none."
         )
 
 

@@ -74,4 +74,4 @@ class RasterFile(ABC):
 
 def too_large(name: str) -> DataError:
     """The error for a file of more than `MAX_BYTES`."""
-    return DataError(f"{name}: has more than {MAX_BYTES // 2**30} GiB of numbers; split it.")
+    return DataError(f"{name}: has more than {MAX_BYTES // 2**30} GiB of values; split it.")

@@ -189,7 +189,7 @@ def check_band_page(page: Any, name: str) -> None:
     opening.check_size(page.imagewidth, page.imagelength, name, most=MOST_PIXELS)
     photometric = photometric_of(page)
     if photometric == PALETTE:
-        raise DataError(f"{name}: has a palette, whose numbers are no measurements.")
+        raise DataError(f"{name}: has a palette, whose indices are not measured values.")
     if photometric == YCBCR and not (page.compression == JPEG and page.planarconfig == 1):
         raise DataError(f"{name}: not a readable image (YCbCr); save it as RGB.")
     if page.compression not in LOSSLESS and page.compression not in EMBEDDED:

@@ -46,6 +46,7 @@ from cascade.imaging.rasters.reading import suffix_of
 from cascade.imaging.rasters.tiff_origin import TiffOrigin
 from cascade.imaging.rasters.tiff_writing import write_ome_tiff, write_tiff
 from cascade.imaging.writing import RECORD
+from cascade.reporting.words import counted
 from cascade.saving.atomic import atomic_file
 
 KINDS: dict[str, str] = dict.fromkeys((".tif", ".tiff", ".btf", ".tf8"), "TIFF")
@@ -85,8 +86,8 @@ def check_raster_format(path: Path, raster: Raster, count: int = 1) -> str:
         bands = raster.origin.bands
         if raster.bands != bands:
             raise OutputError(
-                f"cannot write {path}: each slice of the volume has {bands} bands, but its result "
-                f"has {raster.bands}; write TIFF."
+                f"cannot write {path}: each slice of the volume has {counted(bands, 'band')}, but "
+                f"its result has {raster.bands}; write TIFF."
             )
     if kind == "PNG" and (
         raster.bands not in (1, 3)
@@ -95,8 +96,8 @@ def check_raster_format(path: Path, raster: Raster, count: int = 1) -> str:
         or raster.missing is not None
     ):
         raise OutputError(
-            f"cannot write {path}: PNG holds one image of 1 or 3 bands of uint8 or uint16 without "
-            "missing numbers; write TIFF."
+            f"cannot write {path}: PNG holds one image of 1 or 3 bands of uint8 or uint16 "
+            "without missing values; write TIFF."
         )
     return kind
 

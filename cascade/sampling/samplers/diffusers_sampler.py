@@ -210,8 +210,8 @@ class DiffusersSampler(Sampler):
         is_drawn = not before.equal(noise.generators[0].get_state())
         if is_drawn and noise.temperature != 1:
             raise ContractError(
-                f"{name} draws noise at temperature 1 only, got "
-                f"{noise.temperature}; use ddim or ddpm, or a sampler that draws none."
+                f"{name} adds noise at temperature 1 only, got {noise.temperature}; use ddim or "
+                "ddpm, or a sampler that adds none."
             )
         is_lost = not torch.isfinite(moved.prev_sample).all()  # ancestral ones take roots near zero
         if is_lost and torch.isfinite(v).all():

@@ -7,7 +7,7 @@ et al. 2022, arXiv 2112.10752). Both sums are over one image, so that beta means
 the papers: 1 is the lower bound of the likelihood, for `l2` with a variance of 1 and for `l1` with
 Laplace's distribution of scale 1 (beta-VAE, Higgins et al. 2017).
 
-In the later part of a run, a discriminator may learn beside the stage to tell restored pictures
+In the later part of a run, a discriminator may learn beside the stage to tell reconstructed images
 from true ones, and the stage to deceive it. The measured loss leaves out their terms, because they
 have no fixed meaning: they depend on what the discriminator has learned.
 

@@ -76,7 +76,7 @@ class Consistency(Objective):
     def check(self, stage: Stage) -> None:
         if not isinstance(stage, DiffusionStage) or stage.contract.student is None:
             raise ContractError(
-                "consistency trains students; say in how many steps this stage shall sample."
+                "consistency trains students; set the number of steps in which this stage samples."
             )
         if self.teacher is not None:
             self._teacher_of(stage).check_teaches(stage)

@@ -1,6 +1,6 @@
-"""ComfyUI nodes that upscale and colour pictures; copy this file into `ComfyUI/custom_nodes`.
+"""ComfyUI nodes that upscale and colourise images; copy this file into `ComfyUI/custom_nodes`.
 
-ComfyUI's pictures are (B, H, W, C) in [0, 1], those of Cascade (B, C, H, W) in [-1, 1].
+ComfyUI's images are (B, H, W, C) in [0, 1], those of Cascade (B, C, H, W) in [-1, 1].
 """
 
 from functools import lru_cache
@@ -40,7 +40,7 @@ def restore(verb, model, image, seed, **settings):
 
 class CascadeUpscale:
     CATEGORY, FUNCTION, RETURN_TYPES = "image/upscaling", "upscale", ("IMAGE",)
-    DESCRIPTION = "Upscale pictures. The model is a bundled one, a folder or a Hub id."
+    DESCRIPTION = "Upscale images. The model is a bundled one, a folder or a Hub id."
 
     @classmethod
     def INPUT_TYPES(cls):  # noqa: N802
@@ -54,7 +54,7 @@ class CascadeUpscale:
 
 class CascadeColourise:
     CATEGORY, FUNCTION, RETURN_TYPES = "image", "colourise", ("IMAGE",)
-    DESCRIPTION = "Colour grey pictures. The model is a bundled one, a folder or a Hub id."
+    DESCRIPTION = "Colourise greyscale images. The model is a bundled one, a folder or a Hub id."
 
     @classmethod
     def INPUT_TYPES(cls):  # noqa: N802

@@ -138,7 +138,7 @@ def test_another_number_for_missing_ones_is_missing_beside_that_of_the_file():
 @pytest.mark.parametrize("number", [70_000, -1, 0.5, float("nan"), float("inf")])
 def test_a_number_for_missing_ones_that_no_pixel_can_have_is_refused(number):
     raster = Raster(values=np.zeros((1, 2, 2), np.uint16))
-    with pytest.raises(DataError, match=r"no number of type uint16 can be .* from 0 to 65535"):
+    with pytest.raises(DataError, match=r"no value of type uint16 can be .* from 0 to 65535"):
         raster.with_nodata(number)
 
 
@@ -195,8 +195,8 @@ def test_pictures_are_bands_in_the_numbers_of_their_file(tmp_path):
         (npz_bytes(a=BANDS, b=BANDS), "holds the arrays a, b; save one, or call it 'image'"),
         (npy_bytes(BANDS)[:-9], "not a readable image"),
         (npz_bytes(a=BANDS)[:-90], "not a readable image"),
-        (tiff_bytes(BANDS.astype(np.int32)[0]), "numbers of type int32.*save it as"),
-        (tiff_bytes(BANDS.astype(np.float64)[0]), "numbers of type float64.*save it as float32"),
+        (tiff_bytes(BANDS.astype(np.int32)[0]), "values of type int32.*save it as"),
+        (tiff_bytes(BANDS.astype(np.float64)[0]), "values of type float64.*save it as float32"),
         (tiff_bytes(BANDS[0])[:-40], "not a readable image"),
         (tiff_bytes(np.zeros((65, 4, 4), np.uint8), planarconfig="separate"), "has 65 bands"),
         (bytes(128) + b"DICM" + bytes(50), "not a readable image|no pixels"),
@@ -281,7 +281,7 @@ def test_a_lookup_table_of_dicom_is_refused(dicom_files):
     table = pydicom.Dataset()
     table.LUTExplanation = "density"
     dataset.ModalityLUTSequence = pydicom.Sequence([table])
-    with pytest.raises(DataError, match="a: has a lookup table for its numbers"):
+    with pytest.raises(DataError, match="a: has a lookup table for its values"):
         decode_raster(saved(dataset), "a")
 
 
@@ -308,8 +308,8 @@ def test_frames_of_dicom_are_images(dicom_files):
     ("name", "words"),
     [
         ("rtplan.dcm", "no pixels; give one with PixelData"),
-        ("rtdose.dcm", "numbers of 32 bits; 8 and 16 are read"),
-        ("liver_1frame.dcm", "has numbers of 1 bit; 8 and 16 are read"),
+        ("rtdose.dcm", "values of 32 bits; 8 and 16 are read"),
+        ("liver_1frame.dcm", "has values of 1 bit; 8 and 16 are read"),
         ("examples_palette.dcm", "has a palette"),
         ("MR_truncated.dcm", "not a readable image"),
         ("JPEGLSNearLossless_16.dcm", "needs another decoder of pydicom"),

@@ -212,9 +212,9 @@ def test_wrong_values_are_refused(values, message):
 
 
 def test_pictures_and_crops_that_are_too_small_are_refused_before_it_begins(stage):
-    with pytest.raises(ContractError, match="needs pictures of at least 8x8 px, got 1x1"):
+    with pytest.raises(ContractError, match="needs images of at least 8x8 px, got 1x1"):
         Autoencoding(adversarial_weight=0.1).check(linear_stage(5, 2))
     batch = batch_for(stage)
     crops = Batch(images=batch.images[..., :4], seeds=batch.seeds)
-    with pytest.raises(ContractError, match="needs pictures of at least 8x8 px, got 16x4"):
+    with pytest.raises(ContractError, match="needs images of at least 8x8 px, got 16x4"):
         begun(stage, 0.0).loss(stage, crops)

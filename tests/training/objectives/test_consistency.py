@@ -324,7 +324,7 @@ def test_a_trained_student_is_nearer_to_its_teacher_than_the_teacher_in_as_many_
 
 
 def test_a_stage_that_is_no_student_is_refused(base_stage):
-    with pytest.raises(ContractError, match="consistency trains students; say in how many steps"):
+    with pytest.raises(ContractError, match="consistency trains students; set the number of steps"):
         make_objective("consistency").check(base_stage)
 
 
