@@ -244,7 +244,19 @@ class RealPictures:
     @cached_property
     def digests(self) -> list[str]:
         """A hash of each file, by place."""
-        return [hashlib.sha256(self.source.read(index)).hexdigest() for index in self.order]
+        return [_digest(self.source, index) for index in self.order]
+
+    @cached_property
+    def partner_digests(self) -> list[str]:
+        """A hash of the file of each picture's input, by place; empty where a pair lacks it.
+
+        Without pairs there are none.
+        """
+        partners = self.source.partners
+        if partners is None:
+            return []
+        indices = [partners.indices[index] for index in self.order]
+        return ["" if each is None else _digest(partners.source, each) for each in indices]
 
     def image_set(
         self,
@@ -307,6 +319,10 @@ def _spread_over_files(order: Sequence[int], groups: FileGroups) -> tuple[list[i
         counts[file] += 1
     turns.sort(key=lambda turn: turn[0])  # stable: images of their own keep their order
     return [index for _, index, _ in turns], [file for _, _, file in turns]
+
+
+def _digest(source: ImageSource, index: int) -> str:
+    return hashlib.sha256(source.read(index)).hexdigest()
 
 
 def _reads_input(condition: Condition, contract: Contract, is_first: bool) -> bool:

@@ -288,6 +288,7 @@ def _basis(
         pipeline.device.type,
         str(choice.seed),
         *held_out.digests,
+        *held_out.partner_digests,
     ]
 
 

@@ -291,6 +291,31 @@ def test_restored_pictures_are_measured_as_an_evaluation_does(
     assert names == [[score.name for score in own.scores]] * 4
 
 
+def test_other_inputs_of_pairs_are_not_mistaken_for_these(
+    upsampler, held_out, run, tmp_path, lite_of_random_weights, unlabelled
+):
+    pytest.importorskip("torchmetrics")
+    pipeline = CascadePipeline.from_stages({"up": unlabelled(upsampler, paired=True)})
+    inputs = {name: tmp_path / name for name in ("small", "red")}
+    for file in held_out.rglob("*.png"):
+        for folder in inputs.values():
+            (folder / file.parent.name).mkdir(parents=True, exist_ok=True)
+        name = f"{file.parent.name}/{file.name}"
+        Image.open(file).resize((20, 18)).save(inputs["small"] / name)
+        Image.new("RGB", (20, 18), "red").save(inputs["red"] / name)
+
+    def swept(name: str, out: str) -> list[list[dict]]:
+        folder = str(inputs[name])
+        options = {"by": "psnr", "num_images": 4, "pairs": folder, "out": tmp_path / out}
+        return scores_of(run(pipeline, held_out, "steps=2", **options))
+
+    first = swept("small", "out")
+    second = swept("red", "out")
+    assert second != first
+    assert second == swept("red", "elsewhere")
+    assert swept("small", "out") == first
+
+
 def test_colouring_says_how_colourful_it_is(
     colouriser, held_out, run, lite_of_random_weights, unlabelled
 ):
