@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from cascade.cli import measuring, names, restoring, sampling
+from cascade.cli import data_options, measuring, names, restoring, sampling, upscale
 from cascade.cli.verbosity import note
 from cascade.errors import RecipeError
 
@@ -84,6 +84,9 @@ def sweep(
     *,
     data: measuring.Data,
     pairs: measuring.Pairs = None,
+    value_range: data_options.Range = None,
+    nodata: upscale.Nodata = None,
+    axis: upscale.Axis = None,
     out: Out = None,
     num_images: NumImages = None,
     budget: Budget = None,
@@ -141,6 +144,9 @@ def sweep(
             progress=progress.update,
             name=" + ".join([pipeline, *(lora or [])]),
             pairs=pairs,
+            range=value_range,
+            nodata=nodata,
+            axis=axis,
             num_images=num_images,
             budget_images=budget,
             by=by,

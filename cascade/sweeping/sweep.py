@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from cascade.arguments import real_number
+from cascade.data.file_reading import FileReading
 from cascade.data.source import ImageSource
 from cascade.errors import ContractError, DataError
 from cascade.evaluation.alignment.captions import read_captions, text_of
@@ -74,6 +75,9 @@ class SweepOptions:
             your own; only for a pipeline that makes images from prompts.
         cache_dir: folder for features of real pictures; default: the user's cache folder.
         pairs: the inputs of the held-out pictures, see `evaluate`; None to make them.
+        range: the numbers in the files that become black and white, see `evaluate`.
+        nodata: for bands, a number that stands for a missing one, see `evaluate`.
+        axis: for bands, axis of a volume along which it is cut into slices, see `evaluate`.
 
     Raises:
         ContractError: if `prefer` has another value, the tolerance is out of range or has no
@@ -92,6 +96,9 @@ class SweepOptions:
     alignment: str | Path | AlignmentModel | None = None
     cache_dir: Path | None = None
     pairs: str | None = None
+    range: tuple[int, int] | None = None
+    nodata: float | None = None
+    axis: int | None = None
 
     def __post_init__(self) -> None:
         if self.prefer not in get_args(Preference):
@@ -196,13 +203,13 @@ def sweep(
         *warn_of_few(rounds[-1].images, extractor.dim),
     ]
     notes += [] if judge is None else judge.notes()
-    return _result(pipeline, choice, held_out.path, rounds, outcomes, notes)
+    return _result(pipeline, choice, held_out, rounds, outcomes, notes)
 
 
 def _result(
     pipeline: CascadePipeline,
     choice: SweepOptions,
-    data: str,
+    held_out: RealPictures,
     rounds: Sequence[Round],
     outcomes: Sequence[Outcome],
     notes: Sequence[str],
@@ -211,7 +218,8 @@ def _result(
     ordered = in_order(outcomes, choice.by, current)
     return Sweep(
         pipeline=choice.name,
-        data=data,
+        data=held_out.path,
+        reading=held_out.reading.to_dict(),
         seed=choice.seed,
         by=choice.by,
         prefer=choice.prefer,
@@ -240,6 +248,7 @@ def _held_out(
         space=space,
         pairs=choice.pairs,
         taker=pipeline.stages.last.contract.paired_condition,
+        reading=FileReading(choice.range, choice.nodata, choice.axis),
     )
     check_pairs(held_out, pipeline)
     return held_out
@@ -287,6 +296,7 @@ def _basis(
         "" if judge is None else judge.fingerprint(),
         pipeline.device.type,
         str(choice.seed),
+        json.dumps(held_out.reading.to_dict()),
         *held_out.digests,
         *held_out.partner_digests,
     ]
