@@ -101,23 +101,26 @@ def sweep(
     lora: names.Lora = None,
     device: restoring.Device = None,
 ) -> None:
-    """Find the sampling settings of a pipeline that are best on held-out images.
+    """Find the sampling settings of a pipeline that are best on validation images.
 
     Every combination runs through the whole chain with the same seeds. OUT gets report.html,
     strips.png and sweep.json. The same command resumes where it stopped.
 
+    Evaluate the pipeline on other images afterwards: figures on images that settings were chosen
+    on are too good.
+
     Examples:
 
-    cascade sweep emoji-1024 --data heldout base.guidance=1,2,3 upsampler_256.steps=2,4,8
+    cascade sweep emoji-1024 --data validation base.guidance=1,2,3 upsampler_256.steps=2,4,8
 
-    cascade sweep emoji-1024 --data heldout base.guidance=2,4 'base.guidance_interval=[0.3,3],[0,5]'
+    cascade sweep emoji-1024 --data validation 'base.guidance_interval=[0.3,3],[0,5]'
 
-    cascade sweep photo-x4 --data 'heldout-*.tar' temperature=0.4,0.6,0.8 eta=0,0.5 --by PD
+    cascade sweep photo-x4 --data 'validation-*.tar' temperature=0.4,0.6,0.8 eta=0,0.5 --by PD
 
-    cascade sweep photo-x4 --data heldout steps=1,2,3,4,6,8 temperature=0.4,0.6,0.8,1 --by PD
+    cascade sweep photo-x4 --data validation steps=1,2,3,4,6,8 temperature=0.4,0.6,0.8,1 --by PD
     --prefer speed --tolerance 0.02
 
-    cascade sweep my-pipeline --data heldout --budget 3000 --prefer speed --apply
+    cascade sweep my-pipeline --data validation --budget 3000 --prefer speed --apply
     """
     from cascade.cli.progress import TaskProgress
     from cascade.devices import find_device
