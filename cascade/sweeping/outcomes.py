@@ -118,14 +118,16 @@ def _pair_scores(figures: Mapping[str, Tensor], basis: Mapping[str, Any]) -> lis
     return scores
 
 
-def check_figure(by: str, names: Sequence[str]) -> None:
-    """Check before work that takes long that there is a figure with this name.
+def named_figure(by: str, names: Sequence[str]) -> str:
+    """The first figure whose name begins with `by`.
 
     Raises:
-        ContractError: if no name of a figure begins with `by`.
+        ContractError: if there is none.
     """
-    if not any(is_called(name, by) for name in names):
+    name = next((name for name in names if is_called(name, by)), None)
+    if name is None:
         raise ContractError(f"no figure {by!r} of this pipeline; there are: {'; '.join(names)}.")
+    return name
 
 
 def is_called(name: str, by: str) -> bool:

@@ -36,7 +36,7 @@ from cascade.sweeping.axes import read_axes
 from cascade.sweeping.candidates import Candidate, combine, one_at_a_time
 from cascade.sweeping.default_axes import default_axes
 from cascade.sweeping.measuring import CandidateMeasurer, ImageStore
-from cascade.sweeping.outcomes import Outcome, Preference, check_figure, choose, in_order
+from cascade.sweeping.outcomes import Outcome, Preference, choose, in_order, named_figure
 from cascade.sweeping.paired_runner import PairedRunner
 from cascade.sweeping.results import Sweep
 from cascade.sweeping.rounds import Round, plan_rounds
@@ -173,7 +173,8 @@ def sweep(
     Raises:
         ContractError: if an axis, the budget or the figure does not fit the pipeline, or the images
             of the pipeline's current settings are not finite.
-        DataError: if there are too few pictures, or one is damaged or too small.
+        DataError: if there are too few pictures, or too few captions for the figure, or a picture
+            is damaged or too small.
         OutputError: if the folder cannot be written.
     """
     choice, progress = SweepOptions(**options), progress or no_progress
@@ -185,7 +186,9 @@ def sweep(
     rounds = plan_rounds(len(candidates), most_images=most, budget_images=choice.budget_images)
     judge = find_judge(pipeline, held_out, choice.alignment)
     runner = _runner(pipeline, held_out, extractor, choice.seed, judge)
-    check_figure(choice.by, runner.figure_names())
+    name = named_figure(choice.by, runner.figure_names())
+    if judge is not None and name in judge.figure_names():
+        judge.check(name, rounds[0].images)
     runner.check(rounds[0].images, most, progress)
     measurer = CandidateMeasurer(
         runner=runner,

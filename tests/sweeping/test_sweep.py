@@ -526,3 +526,17 @@ def test_settings_are_ranked_by_how_well_images_show_their_prompts(
         extractor=extractor,
     ).whole
     assert figures[0].value == pytest.approx(whole.score("R@1-Colours").value, abs=1e-6)
+
+
+def test_a_figure_of_too_few_judged_images_is_one_line_before_anything_is_made(
+    prompted, colour_pictures, colour_model, run, runs
+):
+    pictures = RealPictures(colour_pictures, name="")
+    colour_model.trained_on = [pictures.key(place) for place in range(7)]
+    axes = ("base.guidance=1,2,3,4",)  # 8 images of each, then 16 of the best two
+    options = {"by": "R@1", "alignment": colour_model, "budget_images": 48}
+    with pytest.raises(DataError, match=r"R@1-Colours needs at least 2 images .* first 8 images 1"):
+        run(prompted, colour_pictures, *axes, **options)
+    assert runs == []
+    colour_model.trained_on = colour_model.trained_on[:6]
+    assert run(prompted, colour_pictures, *axes, **options).by == "R@1"
