@@ -22,7 +22,7 @@ from cascade.evaluation.set_distances import frechet_estimate, kernel_estimate
 from cascade.pipeline import CascadePipeline
 from cascade.resizing import quantise
 from cascade.space import Space
-from cascade.sweeping.outcomes import choose
+from cascade.sweeping.outcomes import choose, margin_of
 from cascade.sweeping.paired_runner import PairedRunner
 from cascade.sweeping.report import render, write_strips
 from cascade.sweeping.results import Sweep
@@ -284,6 +284,11 @@ def test_restored_pictures_are_measured_as_an_evaluation_does(
         theirs = measured.score(name)
         assert ours.name == theirs.name
         assert ours.value == pytest.approx(theirs.value, rel=1e-4)
+        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-3)
+    psnr = result.outcomes[0].scores[2]
+    margin = (psnr.high - psnr.low) / 2
+    assert margin > 0
+    assert margin_of(psnr, None) == (margin, "half of its interval")
     psnr = [each.scores[2].value for each in result.outcomes]
     assert psnr == sorted(psnr, reverse=True)
     again = run(pipeline, held_out, "steps=2,3,5", num_images=5, by="psnr")  # three are kept
