@@ -102,6 +102,17 @@ def test_the_commands_of_the_pages_name_recipes_that_exist():
                 assert name in known, f"{page.name}: {line}"
 
 
+def test_no_settings_are_chosen_on_the_images_of_the_figures():
+    help_text = (CHECKOUT / "cascade" / "cli" / "sweep.py").read_text(encoding="utf-8")
+    lines = re.findall(r"^ *(cascade sweep .*)$", help_text, flags=re.MULTILINE)
+    for page in PAGES:
+        lines += [*commands(page), *mentions(page)]
+    choosing = [line for line in lines if "cascade sweep" in line or "--apply" in line]
+    with_data = [line for line in choosing if "--data" in line]
+    assert len(with_data) > 8
+    assert not [line for line in with_data if re.search(r"--data \S*(heldout|test)", line)]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
 def test_the_snippets_of_a_page_import_what_exists(page):
     for code in blocks(page, "python", "py"):

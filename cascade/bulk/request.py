@@ -10,6 +10,7 @@ from typing import Any
 from cascade.bulk.inputs import InputListing
 from cascade.bulk.jobs import ImageFormat, PageChoice
 from cascade.bulk.parts import Part
+from cascade.data.file_reading import FileReading, check_effects
 from cascade.data.remote import is_remote
 from cascade.errors import ContractError
 from cascade.imaging.credentials import Signer, check_signer
@@ -80,19 +81,19 @@ class Request:
         if self.map:
             check_seeds(self.seeds)
         check_signer(self.signer, metadata=self.metadata)
-        if self.range is not None and not 0 <= self.range[0] < self.range[1] <= 65535:
-            raise ContractError(
-                "the range must be two numbers from 0 to 65535, black first and white larger, got "
-                f"{self.range[0]} and {self.range[1]}."
-            )
+        self.reading.check_values()
+
+    @property
+    def reading(self) -> FileReading:
+        """How the numbers of the inputs are read."""
+        return FileReading(self.range, self.nodata, self.axis)
 
     def of_bands(self) -> dict[str, Any]:
         """How files of bands are read and made; arguments of `BandFiles`."""
-        axis, seeds = 2 if self.axis is None else self.axis, self.seeds if self.map else 1
         return {
-            "axis": axis,
+            "axis": self.reading.slicing_axis,
             "nodata": self.nodata,
-            "seeds": seeds,
+            "seeds": self.seeds if self.map else 1,
             "metadata": self.metadata,
         }
 
@@ -106,16 +107,10 @@ def check_options(request: Request, *, bands: bool) -> None:
     colours = {
         "a file format for all results": request.image_format,
         "before/after sheets": request.compare or None,
-        "a range for black and white": request.range,
+        **request.reading.for_colours,
         "a signature": request.signer,
     }
-    numbers = {"an axis of volumes": request.axis, "a value for missing data": request.nodata}
-    unused = [name for name, value in (colours if bands else numbers).items() if value is not None]
-    if unused:
-        kind, other = ("colour images", "bands") if bands else ("bands", "colour images")
-        raise ContractError(
-            f"{unused[0]} is for {kind}, but this model makes {other}; leave it out."
-        )
+    check_effects(colours, request.reading.for_bands, bands=bands)
 
 
 def check_store(request: Request) -> None:

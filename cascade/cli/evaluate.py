@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cascade.cli import measuring, names, restoring, sampling
+from cascade.cli import data_options, measuring, names, restoring, sampling, upscale
 from cascade.cli.documents import AsJson, Document
 from cascade.cli.verbosity import note
 
@@ -74,6 +74,9 @@ def evaluate(
     data: measuring.Data,
     train: Train = None,
     pairs: measuring.Pairs = None,
+    value_range: data_options.Range = None,
+    nodata: upscale.Nodata = None,
+    axis: upscale.Axis = None,
     num_images: NumImages = None,
     seed: measuring.Seed = 0,
     report: Report = None,
@@ -139,6 +142,9 @@ def evaluate(
             name=" + ".join([pipeline, *(lora or [])]),
             train=train,
             pairs=pairs,
+            range=value_range,
+            nodata=nodata,
+            axis=axis,
             num_images=num_images,
             seed=seed,
             extractor=extractor,

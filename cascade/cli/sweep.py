@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from cascade.cli import measuring, names, restoring, sampling
+from cascade.cli import data_options, measuring, names, restoring, sampling, upscale
 from cascade.cli.verbosity import note
 from cascade.errors import RecipeError
 
@@ -84,6 +84,9 @@ def sweep(
     *,
     data: measuring.Data,
     pairs: measuring.Pairs = None,
+    value_range: data_options.Range = None,
+    nodata: upscale.Nodata = None,
+    axis: upscale.Axis = None,
     out: Out = None,
     num_images: NumImages = None,
     budget: Budget = None,
@@ -98,23 +101,26 @@ def sweep(
     lora: names.Lora = None,
     device: restoring.Device = None,
 ) -> None:
-    """Find the sampling settings of a pipeline that are best on held-out images.
+    """Find the sampling settings of a pipeline that are best on validation images.
 
     Every combination runs through the whole chain with the same seeds. OUT gets report.html,
     strips.png and sweep.json. The same command resumes where it stopped.
 
+    Evaluate the pipeline on other images afterwards: figures on images that settings were chosen
+    on are too good.
+
     Examples:
 
-    cascade sweep emoji-1024 --data heldout base.guidance=1,2,3 upsampler_256.steps=2,4,8
+    cascade sweep emoji-1024 --data validation base.guidance=1,2,3 upsampler_256.steps=2,4,8
 
-    cascade sweep emoji-1024 --data heldout base.guidance=2,4 'base.guidance_interval=[0.3,3],[0,5]'
+    cascade sweep emoji-1024 --data validation 'base.guidance_interval=[0.3,3],[0,5]'
 
-    cascade sweep photo-x4 --data 'heldout-*.tar' temperature=0.4,0.6,0.8 eta=0,0.5 --by PD
+    cascade sweep photo-x4 --data 'validation-*.tar' temperature=0.4,0.6,0.8 eta=0,0.5 --by PD
 
-    cascade sweep photo-x4 --data heldout steps=1,2,3,4,6,8 temperature=0.4,0.6,0.8,1 --by PD
+    cascade sweep photo-x4 --data validation steps=1,2,3,4,6,8 temperature=0.4,0.6,0.8,1 --by PD
     --prefer speed --tolerance 0.02
 
-    cascade sweep my-pipeline --data heldout --budget 3000 --prefer speed --apply
+    cascade sweep my-pipeline --data validation --budget 3000 --prefer speed --apply
     """
     from cascade.cli.progress import TaskProgress
     from cascade.devices import find_device
@@ -141,6 +147,9 @@ def sweep(
             progress=progress.update,
             name=" + ".join([pipeline, *(lora or [])]),
             pairs=pairs,
+            range=value_range,
+            nodata=nodata,
+            axis=axis,
             num_images=num_images,
             budget_images=budget,
             by=by,

@@ -154,6 +154,7 @@ class EncodedImages:
             "pictures": pictures.contract.space.to_dict(),
             "encoded": self.space.to_dict(),
             "range": decoding.range,
+            "outside": decoding.outside,
             "truncated": decoding.check_words
             if isinstance(decoding, BandDecoding)
             else decoding.truncated,

@@ -235,7 +235,7 @@ class NoiseProcess:
             x_t: noisy images (B, C, H, W).
             eps: the noise in them (B, C, H, W).
             t: (B,) timesteps.
-            counted: (B, 1, H, W), 1 at pixels whose error counts and 0 at others; None for all.
+            counted: (B, 1, H, W), 1 at pixels that count and 0 at others; None for all.
 
         Returns:
             (B,) weighted mean squared errors, plus the variational term for learned variances
@@ -243,13 +243,18 @@ class NoiseProcess:
         """
         prediction, variance = self.split(output.float())
         error = (prediction - self.target(x0, eps, t)) ** 2
-        if counted is not None:
-            error = error * counted / counted.mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)
-        loss = (self.weight(t) * error).mean(dim=(1, 2, 3))
+        loss = _mean(self.weight(t) * error, counted)
         if variance is None:
             return loss
-        from cascade.diffusion.variance import variational_bound
+        from cascade.diffusion.variance import variational_terms
 
         x0_hat = self.x0(prediction.detach(), x_t, t)
-        bound = variational_bound(self.schedule, x0, x0_hat, x_t, t, variance)
+        bound = _mean(variational_terms(self.schedule, x0, x0_hat, x_t, t, variance), counted)
         return loss + 1e-3 * self.schedule.train_steps * bound
+
+
+def _mean(values: Tensor, counted: Tensor | None) -> Tensor:
+    """The mean (B,) of values (B, C, H, W) at the pixels that count; see `NoiseProcess.loss`."""
+    if counted is not None:
+        values = values * counted / counted.mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)
+    return values.mean(dim=(1, 2, 3))

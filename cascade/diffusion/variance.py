@@ -27,10 +27,10 @@ def interpolate_log_variance(variance: Tensor, log_small: Tensor, log_large: Ten
     return fraction * log_large + (1 - fraction) * log_small
 
 
-def variational_bound(
+def variational_terms(
     schedule: NoiseSchedule, x0: Tensor, x0_hat: Tensor, x_t: Tensor, t: Tensor, variance: Tensor
 ) -> Tensor:
-    """One term of the variational bound, in nats per dimension.
+    """One term of the variational bound at every pixel, in nats.
 
     Args:
         schedule: the noise schedule.
@@ -42,7 +42,8 @@ def variational_bound(
         variance: (B, C, H, W), see `interpolate_log_variance`.
 
     Returns:
-        (B,): the KL divergence of the step; at t = 0 the discretised negative log-likelihood.
+        (B, C, H, W): the KL divergence of the step; at t = 0 the discretised negative
+        log-likelihood.
     """
     steps = t.cpu()  # not every device has float64
     alpha_bar = schedule.alpha_bar[steps].view(-1, 1, 1, 1)
@@ -66,8 +67,14 @@ def variational_bound(
     ratio = log_small - log_variance
     kl = 0.5 * (ratio.exp() - 1 - ratio + (true_mean - mean) ** 2 * (-log_variance).exp())
     nll = -_log_probability_of_bin(x0, mean, (0.5 * log_variance).exp())
-    per_pixel = torch.where(t.view(-1, 1, 1, 1) == 0, nll, kl)
-    return per_pixel.mean(dim=(1, 2, 3))
+    return torch.where(t.view(-1, 1, 1, 1) == 0, nll, kl)
+
+
+def variational_bound(
+    schedule: NoiseSchedule, x0: Tensor, x0_hat: Tensor, x_t: Tensor, t: Tensor, variance: Tensor
+) -> Tensor:
+    """One term of the variational bound (B,), in nats per dimension; see `variational_terms`."""
+    return variational_terms(schedule, x0, x0_hat, x_t, t, variance).mean(dim=(1, 2, 3))
 
 
 def _log_probability_of_bin(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:

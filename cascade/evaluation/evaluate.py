@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cascade.data.file_reading import FileReading
 from cascade.data.source import ImageSource
 from cascade.errors import ContractError
 from cascade.evaluation.alignment.captions import text_of
@@ -49,6 +50,9 @@ def evaluate(
     name: str = "pipeline",
     train: str | Path | ImageSource | None = None,
     pairs: str | None = None,
+    range: tuple[int, int] | None = None,
+    nodata: float | None = None,
+    axis: int | None = None,
     num_images: int | None = None,
     seed: int = 0,
     extractor: str | FeatureExtractor = "lite0",
@@ -78,6 +82,12 @@ def evaluate(
             with files of the same names, or `beside` for `NAME.low.*` beside `NAME.high.*`.
             Default: inputs are made from the pictures, which a stage that was trained on pairs
             refuses.
+        range: the numbers in the files that become black and white, from 0 to 255 or 65535; give
+            that of training (`data.range`). None for all that a picture's bits allow.
+        nodata: for bands, a number that stands for a missing one besides what files say; pictures
+            with missing numbers are refused.
+        axis: for bands, axis of a volume along which it is cut into slices; None for the last one.
+            An open source must have been opened with it.
         num_images: number of images to make; default: one per held-out picture, at most 1000.
         seed: seed of the first image; each further image has the next seed.
         extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
@@ -114,6 +124,7 @@ def evaluate(
     is_drawn_from_labels = not isinstance(task, PairedTask) and text_of(pipeline) is None
     vocabulary = pipeline.labels if is_drawn_from_labels else None
     space = pipeline.stages.last.space
+    reading = FileReading(range, nodata, axis)
     held_out = RealPictures(
         data,
         name=REAL,
@@ -122,9 +133,10 @@ def evaluate(
         space=space,
         pairs=pairs,
         taker=pipeline.stages.last.contract.paired_condition,
+        reading=reading,
     )
     check_pairs(held_out, pipeline)
-    training = _training_pictures(train, cache_dir, space)
+    training = _training_pictures(train, cache_dir, space, reading)
     judge = find_judge(pipeline, held_out, alignment)
     options = {
         "pipeline": _quiet(pipeline),
@@ -149,6 +161,7 @@ def evaluate(
         task=task.name,
         data=held_out.path,
         train="" if training is None else training.path,
+        reading=reading.to_dict(),
         seed=seed,
         settings=measurements.settings,
         measured=measurements.measured,
@@ -183,11 +196,15 @@ def check_pairs(held_out: RealPictures, pipeline: CascadePipeline) -> None:
 
 
 def _training_pictures(
-    train: str | Path | ImageSource | None, cache_dir: Path | None, space: Space
+    train: str | Path | ImageSource | None,
+    cache_dir: Path | None,
+    space: Space,
+    reading: FileReading,
 ) -> RealPictures | None:
     if train is None:
         return None
-    return RealPictures(train, name="training images", cache_dir=cache_dir, space=space)
+    name = "training images"
+    return RealPictures(train, name=name, cache_dir=cache_dir, space=space, reading=reading)
 
 
 def _loaded(extractor: str | FeatureExtractor, path: Path | None) -> FeatureExtractor:

@@ -322,7 +322,12 @@ def _means(
                 n=len(each),
                 reference="results of another seed" if between else reference,
                 n_reference=len(each),
-                better="" if between else BETTER.get(name.partition(", band")[0], "lower"),
+                better="" if between else better_of(name),
             )
         )
     return scores
+
+
+def better_of(name: str) -> Better:
+    """Which values of a figure of single results are better."""
+    return BETTER.get(name.partition(", band")[0], "lower")

@@ -12,6 +12,7 @@ Shapes: B images, H and W pixels of a stage's images.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -29,13 +30,17 @@ from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import LabelVocabulary
 from cascade.contract import Contract
 from cascade.data.batches import collate
+from cascade.data.checking import check_images
+from cascade.data.file_reading import FileReading
 from cascade.data.fitting import as_float
 from cascade.data.joining import Pairing
+from cascade.data.preparation import Decoding
 from cascade.data.remote import default_cache, without_secrets
 from cascade.data.samples import TrainingSample
 from cascade.data.source import ImageSource
 from cascade.data.sources import open_source
 from cascade.data.splitting import FileGroups
+from cascade.data.tensors import TensorSource
 from cascade.data.training_images import TrainingImages, epoch_order
 from cascade.errors import ContractError, DataError
 from cascade.evaluation.alignment.model import AlignmentModel
@@ -49,6 +54,11 @@ from cascade.space import Space
 
 REAL = "held-out images"  # their name in figures
 READ_AT_A_TIME = 32
+NARROW_ADVICE = (
+    ", so they are nearly without contrast; state the range {low} to {high} if the pipeline was "
+    "trained with it"
+)
+LOOKED_AT = 16  # pictures whose range of numbers is looked at, as before training
 CACHED = ("features", "colourfulness", "colour_mean", "colour_spread", "shown")
 
 
@@ -67,6 +77,7 @@ class RealPictures:
         space: space of the pipeline's results, by which files of bands are read; None for colours.
         pairs: where the inputs of these pictures are, see `Pairing`; None for no pairs.
         taker: for pairs, the condition that takes the inputs.
+        reading: what the files do not say about their numbers; as in training.
 
     Attributes:
         left_out: number of pictures that are left out.
@@ -74,6 +85,7 @@ class RealPictures:
         path: path of the source, without secret parts of URLs; empty for an open source.
 
     Raises:
+        ContractError: if the reading has a value that is wrong or without effect.
         DataError: if there are no pictures, or none of a class in the vocabulary.
     """
 
@@ -87,16 +99,22 @@ class RealPictures:
         space: Space | None = None,
         pairs: str | None = None,
         taker: Condition | None = None,
+        reading: FileReading | None = None,
     ) -> None:
-        opened = source
+        self.reading = reading or FileReading()
+        self.reading.check(bands=space is not None and space.has_bands)
+        axis, opened = self.reading.slicing_axis, source
         if not isinstance(opened, ImageSource):
-            pairing = None if pairs is None else Pairing(pairs, _layout_of_inputs(taker, space))
-            opened = open_source(str(opened), layout=_layout(space), pairing=pairing)
+            pairing = None
+            if pairs is not None:
+                pairing = Pairing(pairs, _layout_of_inputs(taker, space, axis))
+            opened = open_source(str(opened), layout=_layout(space, axis), pairing=pairing)
         self.source: ImageSource = opened
         self._taker = () if taker is None or opened.partners is None else (taker,)
         self.path = "" if isinstance(source, ImageSource) else without_secrets(str(source))
         self.name = name
         self._vocabulary = vocabulary
+        self._has_bands = space is not None and space.has_bands
         order = epoch_order(0, 0, len(opened)).tolist()
         reasons = {index: self._check_class(index) for index in order}
         self.order = [index for index, reason in reasons.items() if not reason]
@@ -141,7 +159,16 @@ class RealPictures:
         Raises:
             DataError: naming a picture that is damaged or too small.
         """
-        images = TrainingImages(self.source, contract, flip=(), cache_mib=0)
+        reading = self.reading
+        images = TrainingImages(
+            self.source,
+            contract,
+            flip=(),
+            cache_mib=0,
+            range=reading.range,
+            nodata=reading.nodata,
+            axis=reading.slicing_axis,
+        )
         return collate([self._sample(images, place) for place in places])
 
     def _sample(self, images: TrainingImages, place: int) -> TrainingSample:
@@ -224,7 +251,15 @@ class RealPictures:
                 "images of one file resemble each other and say less than images of as many "
                 "files would."
             )
-        return notes
+        return [*notes, *self._narrow_notes()]
+
+    def _narrow_notes(self) -> list[str]:
+        """Warn if the first pictures use little of their numbers and no range is stated."""
+        if self._has_bands or self.reading.range or isinstance(self.source, TensorSource):
+            return []
+        first = self.order[:LOOKED_AT]
+        report = check_images(self.source, order=first, decoding=Decoding(), duplicates=False)
+        return report.narrow_warnings(NARROW_ADVICE)
 
     def _known_labels(self, index: int) -> dict[str, str]:
         fields = [] if self._vocabulary is None else self._vocabulary.fields
@@ -245,7 +280,19 @@ class RealPictures:
     @cached_property
     def digests(self) -> list[str]:
         """A hash of each file, by place."""
-        return [hashlib.sha256(self.source.read(index)).hexdigest() for index in self.order]
+        return [_digest(self.source, index) for index in self.order]
+
+    @cached_property
+    def partner_digests(self) -> list[str]:
+        """A hash of the file of each picture's input, by place; empty where a pair lacks it.
+
+        Without pairs there are none.
+        """
+        partners = self.source.partners
+        if partners is None:
+            return []
+        indices = [partners.indices[index] for index in self.order]
+        return ["" if each is None else _digest(partners.source, each) for each in indices]
 
     def image_set(
         self,
@@ -291,6 +338,8 @@ class RealPictures:
         parts = [*prints, space.size_text, space.resize_kernel]
         if space.has_bands:
             parts.append(f"{space.channels} {space.range} {space.show} {space.colour_map}")
+        if stated := self.reading.to_dict():
+            parts.append(json.dumps(stated))
         return hashlib.sha256("\n".join([*parts, *self.digests]).encode()).hexdigest()[:32]
 
 
@@ -310,17 +359,21 @@ def _spread_over_files(order: Sequence[int], groups: FileGroups) -> tuple[list[i
     return [index for _, index, _ in turns], [file for _, _, file in turns]
 
 
+def _digest(source: ImageSource, index: int) -> str:
+    return hashlib.sha256(source.read(index)).hexdigest()
+
+
 def _reads_input(condition: Condition, contract: Contract, is_first: bool) -> bool:
     """Whether the condition reads an input of the user other than class names."""
     takes_previous = not is_first and condition.image_space(contract.space) is not None
     return not takes_previous and not condition.classes
 
 
-def _layout(space: Space | None) -> Layout | None:
-    return Layout(space.channels) if space is not None and space.has_bands else None
+def _layout(space: Space | None, axis: int) -> Layout | None:
+    return Layout(space.channels, axis) if space is not None and space.has_bands else None
 
 
-def _layout_of_inputs(taker: Condition | None, space: Space | None) -> Layout | None:
+def _layout_of_inputs(taker: Condition | None, space: Space | None, axis: int) -> Layout | None:
     """How the files of inputs of pairs are divided into images.
 
     Raises:
@@ -331,7 +384,7 @@ def _layout_of_inputs(taker: Condition | None, space: Space | None) -> Layout | 
             "pairs are for a pipeline that makes one image from another, such as an upscaler; "
             "leave them out."
         )
-    return _layout(taker.partner_space(space))
+    return _layout(taker.partner_space(space), axis)
 
 
 def _pictured(contracts: Sequence[Contract]) -> Space:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ def _facts(evaluation: Evaluation) -> Html:
     values = {"Pipeline": evaluation.pipeline, "Held-out images": evaluation.data or "a source"}
     if evaluation.train:
         values["Training images"] = evaluation.train
+    values |= reading_facts(evaluation.reading)
     values["Images measured"] = f"{whole.scores[0].n}, of {whole.size_px} px"
     values["Seeds"] = f"from {evaluation.seed} on"
     values |= {each.name: each.text() for each in _headlines(whole)}
@@ -95,6 +96,16 @@ def _facts(evaluation: Evaluation) -> Html:
     if evaluation.peak_memory_mib is not None:
         values["Peak memory"] = f"{evaluation.peak_memory_mib:,.0f} MiB"
     return joined(facts(values), *(note(each) for each in evaluation.notes))
+
+
+def reading_facts(reading: Mapping[str, Any]) -> dict[str, str]:
+    """How the numbers in the files were read, for a list of facts; nothing if it was not stated."""
+    words = {
+        name: " to ".join(map(str, value)) if name == "range" else str(value)
+        for name, value in reading.items()
+    }
+    text = ", ".join(f"{name} {value}" for name, value in words.items())
+    return {"Files read with": text} if text else {}
 
 
 def _headlines(subject: Measured) -> list[Score]:

@@ -62,6 +62,8 @@ class Evaluation:
         task: name of its task, such as `upscale`; see `cascade.tasks`.
         data: path of the held-out pictures.
         train: path of the training pictures; empty if they were not given.
+        reading: how the numbers in the files were read, as far as it was stated: `range`, `nodata`
+            and `axis`.
         seed: seed of the first image; each further image has the next seed.
         settings: sampling settings of each stage, by its name.
         measured: the figures of each subject; the last one is the whole pipeline.
@@ -78,6 +80,7 @@ class Evaluation:
     task: str
     data: str
     train: str
+    reading: Mapping[str, Any]
     seed: int
     settings: Mapping[str, Mapping[str, Any]]
     measured: Sequence[Measured]

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from cascade.arguments import flag, real_number, shown, whole_number
+from cascade.arguments import flag, shown
 from cascade.bulk.jobs import ImageFormat, PageChoice
 from cascade.call_arguments import field_names
+from cascade.data.file_reading import FileReading
 from cascade.errors import ContractError
 from cascade.familiar_names import ARGUMENTS, check_arguments
 from cascade.imaging.picture_reading import Truncated
@@ -75,23 +76,7 @@ def _check_files(settings: Mapping[str, Any]) -> None:
             raise ContractError(f"{name} must be one of {', '.join(choices)}, got {shown(value)}.")
         if name in FLAGS:
             flag(name, value)
-    if settings.get("range") is not None:
-        _check_range(settings["range"])
-    if settings.get("axis") is not None:
-        whole_number("axis", settings["axis"])
-    if settings.get("nodata") is not None:
-        real_number("nodata", settings["nodata"])
-
-
-def _check_range(value: Any) -> None:
-    """Check that a range is a pair; its limits are checked by the request."""
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ContractError(
-            "the range must be two numbers from 0 to 65535, black first and white larger, got "
-            f"{shown(value)}."
-        )
-    for each in value:
-        whole_number("range", each)
+    FileReading(*(settings.get(name) for name in FileReading._fields)).check_values()
 
 
 def check_settings(settings: Mapping[str, Any], own: Sequence[str]) -> None:

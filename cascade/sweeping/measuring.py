@@ -117,7 +117,9 @@ class CandidateMeasurer:
             self.failures.append(f"{candidate.text()}: left out, since {error}")
             return None
         runner = self.runner
-        scores = scores_of(images, real_features, self.extractor, runner.reference, runner.judge)
+        scores = scores_of(
+            images, real_features, self.extractor, runner.reference, runner.judge, runner.files
+        )
         return Outcome(
             candidate=candidate,
             scores=scores,

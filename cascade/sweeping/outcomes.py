@@ -15,7 +15,8 @@ from cascade.errors import ContractError
 from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.figures import Better, Score
-from cascade.evaluation.measuring_pairs import BETTER
+from cascade.evaluation.intervals import mean_interval
+from cascade.evaluation.measuring_pairs import BETTER, better_of
 from cascade.evaluation.set_distances import frechet_estimate, kernel_estimate
 from cascade.sampling.settings import SamplingSettings
 from cascade.sweeping.candidate_images import CandidateImages
@@ -66,6 +67,7 @@ def scores_of(
     extractor: FeatureExtractor,
     reference: str,
     judge: AlignmentJudge | None = None,
+    files: Sequence[str] = (),
 ) -> tuple[Score, ...]:
     """The figures of the images of a candidate.
 
@@ -75,13 +77,15 @@ def scores_of(
         extractor: the extractor that computed the features.
         reference: name of the real pictures, such as `originals`.
         judge: computed the figures of single images; None if these compare with originals.
+        files: the file of each original, at least as many as images; images of one file resemble
+            each other, so that whole files decide the intervals.
     """
     truth = images.real_features if real_features is None else real_features
     basis = {"n": len(images), "reference": reference, "n_reference": len(truth)}
-    return (
-        *_distance_scores(images.features, truth, extractor, basis),
-        *(_pair_scores(images.figures, basis) if judge is None else judge.means(images.figures)),
-    )
+    distances = _distance_scores(images.features, truth, extractor, basis)
+    if judge is not None:
+        return (*distances, *judge.means(images.figures))
+    return (*distances, *_pair_scores(images.figures, files, basis))
 
 
 def _distance_scores(
@@ -98,19 +102,18 @@ def _distance_scores(
     ]
 
 
-def _pair_scores(figures: Mapping[str, Tensor], basis: Mapping[str, Any]) -> list[Score]:
-    """Mean figures, in a fixed order, because a file does not keep the order of its tensors."""
+def _pair_scores(
+    figures: Mapping[str, Tensor], files: Sequence[str], basis: Mapping[str, Any]
+) -> list[Score]:
+    """Mean figures with their intervals, in a fixed order: a file does not keep that of tensors."""
     names = sorted(figures, key=lambda name: (name not in BETTER, name))
-    scores = [
-        Score(
-            name=name,
-            value=float(figures[name].mean()),
-            better=BETTER.get(name, "lower"),
-            **basis,
-        )
-        for name in names
-        if name not in (COLOURFULNESS, REAL_COLOURFULNESS)
-    ]
+    scores = []
+    for name in names:
+        if name in (COLOURFULNESS, REAL_COLOURFULNESS):
+            continue
+        low, high = mean_interval(figures[name].tolist(), files)
+        value, better = float(figures[name].mean()), better_of(name)
+        scores.append(Score(name=name, value=value, low=low, high=high, better=better, **basis))
     if COLOURFULNESS in figures:
         real = figures[REAL_COLOURFULNESS].mean().clamp(1e-6)
         share = float(figures[COLOURFULNESS].mean() / real)
@@ -118,14 +121,16 @@ def _pair_scores(figures: Mapping[str, Tensor], basis: Mapping[str, Any]) -> lis
     return scores
 
 
-def check_figure(by: str, names: Sequence[str]) -> None:
-    """Check before work that takes long that there is a figure with this name.
+def named_figure(by: str, names: Sequence[str]) -> str:
+    """The first figure whose name begins with `by`.
 
     Raises:
-        ContractError: if no name of a figure begins with `by`.
+        ContractError: if there is none.
     """
-    if not any(is_called(name, by) for name in names):
+    name = next((name for name in names if is_called(name, by)), None)
+    if name is None:
         raise ContractError(f"no figure {by!r} of this pipeline; there are: {'; '.join(names)}.")
+    return name
 
 
 def is_called(name: str, by: str) -> bool:

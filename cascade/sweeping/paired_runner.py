@@ -57,6 +57,7 @@ class PairedRunner(Runner):
         self._pipeline = pipeline
         self._task = task
         self._held_out = held_out
+        self.files = held_out.files
         self._extractor = extractor
         self._distances = distances
         self._seed = seed

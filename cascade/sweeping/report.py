@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from cascade.evaluation.report import reading_facts
 from cascade.evaluation.tables import rounded
 from cascade.imaging.writing import contact_sheet, from_uint8, save_png
 from cascade.reporting.page import Html, code, facts, joined, note, page, picture, table, wide
@@ -65,6 +66,7 @@ def _facts(sweep: Sweep) -> Html:
     values = {
         "Pipeline": sweep.pipeline,
         "Held-out images": sweep.data or "a source",
+        **reading_facts(sweep.reading),
         "Best settings": best.candidate.text(),
         "Current settings": current.candidate.text(),
         f"{sweep.by} of the best settings": find_score(best.scores, sweep.by).text(),

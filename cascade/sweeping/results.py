@@ -23,6 +23,7 @@ class Sweep:
     Attributes:
         pipeline: name of the pipeline.
         data: path of the held-out pictures.
+        reading: how the numbers in the files were read, see `Evaluation`.
         seed: seed of the first picture; each further picture has the next seed.
         by: name of the figure that decides, such as `KID`.
         prefer: `quality` if the best candidate is the one with the best figure; `speed` if it is
@@ -40,6 +41,7 @@ class Sweep:
 
     pipeline: str
     data: str
+    reading: Mapping[str, Any]
     seed: int
     by: str
     prefer: Preference
@@ -106,6 +108,7 @@ class Sweep:
             **vars(self),
             "rounds": [asdict(each) for each in self.rounds],
             "outcomes": [each.to_dict() for each in self.outcomes],
+            "reading": dict(self.reading),
             "notes": list(self.notes),
             "about": dict(self.about),
         }

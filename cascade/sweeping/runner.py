@@ -53,6 +53,7 @@ class Runner(ABC):
 
     at_a_time: ClassVar[int]  # number of images between two writes to disk
     reference: ClassVar[str]  # name of the images that figures compare with
+    files: Sequence[str] = ()  # of the originals, one name per place; none without originals
     judge: AlignmentJudge | None = None  # judges images by their prompts
 
     @abstractmethod

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from cascade.arguments import real_number
+from cascade.data.file_reading import FileReading
 from cascade.data.source import ImageSource
 from cascade.errors import ContractError, DataError
 from cascade.evaluation.alignment.captions import read_captions, text_of
@@ -35,7 +36,7 @@ from cascade.sweeping.axes import read_axes
 from cascade.sweeping.candidates import Candidate, combine, one_at_a_time
 from cascade.sweeping.default_axes import default_axes
 from cascade.sweeping.measuring import CandidateMeasurer, ImageStore
-from cascade.sweeping.outcomes import Outcome, Preference, check_figure, choose, in_order
+from cascade.sweeping.outcomes import Outcome, Preference, choose, in_order, named_figure
 from cascade.sweeping.paired_runner import PairedRunner
 from cascade.sweeping.results import Sweep
 from cascade.sweeping.rounds import Round, plan_rounds
@@ -74,6 +75,9 @@ class SweepOptions:
             your own; only for a pipeline that makes images from prompts.
         cache_dir: folder for features of real pictures; default: the user's cache folder.
         pairs: the inputs of the held-out pictures, see `evaluate`; None to make them.
+        range: the numbers in the files that become black and white, see `evaluate`.
+        nodata: for bands, a number that stands for a missing one, see `evaluate`.
+        axis: for bands, axis of a volume along which it is cut into slices, see `evaluate`.
 
     Raises:
         ContractError: if `prefer` has another value, the tolerance is out of range or has no
@@ -92,6 +96,9 @@ class SweepOptions:
     alignment: str | Path | AlignmentModel | None = None
     cache_dir: Path | None = None
     pairs: str | None = None
+    range: tuple[int, int] | None = None
+    nodata: float | None = None
+    axis: int | None = None
 
     def __post_init__(self) -> None:
         if self.prefer not in get_args(Preference):
@@ -166,7 +173,8 @@ def sweep(
     Raises:
         ContractError: if an axis, the budget or the figure does not fit the pipeline, or the images
             of the pipeline's current settings are not finite.
-        DataError: if there are too few pictures, or one is damaged or too small.
+        DataError: if there are too few pictures, or too few captions for the figure, or a picture
+            is damaged or too small.
         OutputError: if the folder cannot be written.
     """
     choice, progress = SweepOptions(**options), progress or no_progress
@@ -178,7 +186,9 @@ def sweep(
     rounds = plan_rounds(len(candidates), most_images=most, budget_images=choice.budget_images)
     judge = find_judge(pipeline, held_out, choice.alignment)
     runner = _runner(pipeline, held_out, extractor, choice.seed, judge)
-    check_figure(choice.by, runner.figure_names())
+    name = named_figure(choice.by, runner.figure_names())
+    if judge is not None and name in judge.figure_names():
+        judge.check(name, rounds[0].images)
     runner.check(rounds[0].images, most, progress)
     measurer = CandidateMeasurer(
         runner=runner,
@@ -196,13 +206,13 @@ def sweep(
         *warn_of_few(rounds[-1].images, extractor.dim),
     ]
     notes += [] if judge is None else judge.notes()
-    return _result(pipeline, choice, held_out.path, rounds, outcomes, notes)
+    return _result(pipeline, choice, held_out, rounds, outcomes, notes)
 
 
 def _result(
     pipeline: CascadePipeline,
     choice: SweepOptions,
-    data: str,
+    held_out: RealPictures,
     rounds: Sequence[Round],
     outcomes: Sequence[Outcome],
     notes: Sequence[str],
@@ -211,7 +221,8 @@ def _result(
     ordered = in_order(outcomes, choice.by, current)
     return Sweep(
         pipeline=choice.name,
-        data=data,
+        data=held_out.path,
+        reading=held_out.reading.to_dict(),
         seed=choice.seed,
         by=choice.by,
         prefer=choice.prefer,
@@ -240,6 +251,7 @@ def _held_out(
         space=space,
         pairs=choice.pairs,
         taker=pipeline.stages.last.contract.paired_condition,
+        reading=FileReading(choice.range, choice.nodata, choice.axis),
     )
     check_pairs(held_out, pipeline)
     return held_out
@@ -287,7 +299,9 @@ def _basis(
         "" if judge is None else judge.fingerprint(),
         pipeline.device.type,
         str(choice.seed),
+        json.dumps(held_out.reading.to_dict()),
         *held_out.digests,
+        *held_out.partner_digests,
     ]
 
 

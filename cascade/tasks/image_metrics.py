@@ -39,7 +39,9 @@ def psnr(images: Tensor, truth: Tensor, levels: int | None = None) -> Tensor:
 def ssim(images: Tensor, truth: Tensor, levels: int | None = None) -> Tensor:
     """Structural similarity with a Gaussian window of 11 px and sigma 1.5, mean over channels.
 
-    Wang et al. 2004, by torchmetrics.
+    Wang et al. 2004, by torchmetrics, which mirrors the border, so that windows at every pixel
+    count. Other implementations (Wang's own, BasicSR) count only windows inside the image; their
+    values differ, most for small images.
 
     Args:
         images: (B, C, H, W) in [-1, 1], results.

@@ -23,7 +23,7 @@ def shown_batch(images: TrainingImages, count: int) -> Batch:
 
 
 def draw_samples(stage: Stage, batch: Batch, *, precision: Precision) -> Tensor:
-    """Sample with the seeds 0, 1, … and with inputs made from a batch.
+    """Sample with the seeds of a batch and with inputs made from it, whatever its other images are.
 
     An autoencoder restores the images of the batch instead.
 
@@ -39,7 +39,7 @@ def draw_samples(stage: Stage, batch: Batch, *, precision: Precision) -> Tensor:
         latents = stage.encode(batch.images, precision=precision)
         return stage.decode(latents, precision=precision)
     run = Run(precision=precision)
-    return stage.run(range(len(batch)), stage.contract.inputs_of(batch), run=run)
+    return stage.run(batch.seeds, stage.contract.inputs_of(batch), run=run)
 
 
 def grid_columns(stage: Stage) -> list[str]:

@@ -90,6 +90,8 @@ def test_measured_errors_go_into_the_folder_and_into_the_next_map(
         (["--report", "."], "is a folder; name a file"),
         (["--likelihood", "exact"], "likelihood must be bound or ode, got 'exact'"),
         (["--data", ""], "the path of the images is empty"),
+        (["--range", 4095, 0], "the range must be two numbers from 0 to 65535, black first"),
+        (["--axis", 1], "an axis of volumes is for bands, but this model makes colour pictures"),
     ],
 )
 def test_a_mistake_is_one_line(command, trained, pictures, arguments, message):
@@ -105,12 +107,13 @@ def test_other_settings_are_used_recorded_and_kept_out_of_the_pipeline(
 ):
     report = tmp_path / "report.html"
     line = ["evaluate", trained.pipeline, "--data", pictures, "-n", 6]
-    other = ["--steps", 2, "--set", "upsampler.temperature=0.5"]
+    other = ["--steps", 2, "--set", "upsampler.temperature=0.5", "--range", 0, 255]
     done = command(*line, *other, "--report", report, "--json")
     assert done.code == 0, done.err
     values = json.loads(done.out)
     assert [each["steps"] for each in values["settings"].values()] == [2, 2]
     assert values["settings"]["upsampler"]["temperature"] == 0.5
+    assert values["reading"] == {"range": [0, 255]}
     changes = "measured with steps=2, upsampler.temperature=0.5 in place of"
     assert f"{changes} the pipeline's own settings." in values["notes"]
     assert changes in report.read_text(encoding="utf-8")

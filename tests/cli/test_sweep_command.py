@@ -90,6 +90,8 @@ def test_the_printed_sections_keep_the_settings_when_the_stages_are_chained_agai
         (["--tolerance", 0.1], 1, "a tolerance is for the preference speed, got quality"),
         (["--by", "beauty"], 1, "no figure 'beauty'"),
         (["--budget", 3], 1, "too small"),
+        (["--range", 4095, 0], 1, "the range must be two numbers from 0 to 65535, black first"),
+        (["--nodata", 0], 1, "a value for missing data is for bands, but this model makes colour"),
         (["-n", 3], 1, "at least 6 held-out images"),
     ],
 )

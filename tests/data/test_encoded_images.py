@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -99,6 +100,33 @@ def test_broken_and_small_images_are_named_as_without_an_encoder(pictures, tmp_p
     assert [each.remarks for each in ours] == [each.remarks for each in theirs]
     assert any("8x8 px is smaller" in str(each.remarks) for each in ours)
     assert all(torch.equal(a.image, b.image) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("option", "index", "message"),
+    [
+        ({"outside": "error"}, 0, "of its numbers lie outside of 0 to 4095"),
+        ({"too_small": "skip"}, 1, "8x8 px is smaller than the stage's 16 px"),
+        ({"range": (0, 70)}, 0, None),
+    ],
+)
+def test_the_cache_serves_only_images_that_are_read_in_the_same_way(
+    tmp_path, option, index, message
+):
+    """What one run clips, enlarges or maps otherwise is no latent of another run."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, side_px, value in (("a", 16, 5000), ("b", 8, 60)):
+        Image.fromarray(np.full((side_px, side_px), value, np.uint16)).save(folder / f"{name}.png")
+    options = {"range": (0, 4095), "outside": "clip", "too_small": "enlarge"}
+    encoder, cache = Encoder(), tmp_path / "cache"
+    encoder.encoded(pictures_of(folder, **options), cache)
+    assert encoder.count == 2
+    encoded = encoder.encoded(pictures_of(folder, **options | option), cache)
+    assert encoder.count == (4 if message is None else 3)
+    if message is not None:
+        with pytest.raises(DataError, match=message):
+            encoded.values(index)
 
 
 def test_tensors_are_encoded_too(tmp_path):

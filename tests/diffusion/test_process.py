@@ -195,6 +195,22 @@ def test_variational_term_teaches_the_variance_and_not_the_mean(schedule, images
     assert (output.grad[:, 3:] != 0).all()
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_what_does_not_count_is_in_no_term_of_the_loss(schedule, images, learned):
+    """The loss of the left columns alone is that of images that are no wider."""
+    x0, eps = images
+    t = torch.tensor([0, 40])  # the likelihood and the divergence
+    x_t = schedule.add_noise(x0, eps, t)
+    draw = torch.Generator().manual_seed(0)
+    output = torch.rand(2, 6 if learned else 3, *x0.shape[-2:], generator=draw)
+    counted = torch.zeros(2, 1, *x0.shape[-2:])
+    counted[..., :2] = 1
+    process = NoiseProcess(schedule, learned_variance=learned)
+    ours = process.loss(output, x0, x_t, eps, t, counted=counted)
+    alone = process.loss(*(each[..., :2] for each in (output, x0, x_t, eps)), t)
+    torch.testing.assert_close(ours, alone)
+
+
 @pytest.mark.parametrize(
     "values", [{"prediction": "mu"}, {"weighting": "p2"}, {"timesteps": "beta"}]
 )

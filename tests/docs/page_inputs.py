@@ -39,6 +39,7 @@ def write_inputs(folder: Path, page: str) -> None:
         ("more-photos", photo_px, 4),
         ("more", photo_px, 8),
         ("cats", 40, 8),
+        ("validation", 260, 8),
         ("heldout", 260, 8),
         ("my-pictures", 260, 10),
         ("my-test-pictures", 260, 8),

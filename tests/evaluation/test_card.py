@@ -38,8 +38,8 @@ def evaluation(value: float) -> Evaluation:
         subject="whole pipeline", input="noise", size_px=32, seconds_per_image=0.1, scores=scores
     )
     return Evaluation(
-        pipeline="somewhere/mine", task="generate", data="/data/mine/heldout.tar", train="", seed=0,
-        settings={}, measured=[whole], notes=[], peak_memory_mib=None, about={},
+        pipeline="somewhere/mine", task="generate", data="/data/mine/heldout.tar", train="",
+        reading={}, seed=0, settings={}, measured=[whole], notes=[], peak_memory_mib=None, about={},
     )  # fmt: skip
 
 

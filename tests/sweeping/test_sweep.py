@@ -22,7 +22,7 @@ from cascade.evaluation.set_distances import frechet_estimate, kernel_estimate
 from cascade.pipeline import CascadePipeline
 from cascade.resizing import quantise
 from cascade.space import Space
-from cascade.sweeping.outcomes import choose
+from cascade.sweeping.outcomes import choose, margin_of
 from cascade.sweeping.paired_runner import PairedRunner
 from cascade.sweeping.report import render, write_strips
 from cascade.sweeping.results import Sweep
@@ -286,11 +286,41 @@ def test_restored_pictures_are_measured_as_an_evaluation_does(
         theirs = measured.score(name)
         assert ours.name == theirs.name
         assert ours.value == pytest.approx(theirs.value, rel=1e-4)
+        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-3)
+    psnr = result.outcomes[0].scores[2]
+    margin = (psnr.high - psnr.low) / 2
+    assert margin > 0
+    assert margin_of(psnr, None) == (margin, "half of its interval")
     psnr = [each.scores[2].value for each in result.outcomes]
     assert psnr == sorted(psnr, reverse=True)
     again = run(pipeline, held_out, "steps=2,3,5", num_images=5, by="psnr")  # three are kept
     names = [[score.name for score in each.scores] for each in again.outcomes]
     assert names == [[score.name for score in own.scores]] * 4
+
+
+def test_other_inputs_of_pairs_are_not_mistaken_for_these(
+    upsampler, held_out, run, tmp_path, lite_of_random_weights, unlabelled
+):
+    pytest.importorskip("torchmetrics")
+    pipeline = CascadePipeline.from_stages({"up": unlabelled(upsampler, paired=True)})
+    inputs = {name: tmp_path / name for name in ("small", "red")}
+    for file in held_out.rglob("*.png"):
+        for folder in inputs.values():
+            (folder / file.parent.name).mkdir(parents=True, exist_ok=True)
+        name = f"{file.parent.name}/{file.name}"
+        Image.open(file).resize((20, 18)).save(inputs["small"] / name)
+        Image.new("RGB", (20, 18), "red").save(inputs["red"] / name)
+
+    def swept(name: str, out: str) -> list[list[dict]]:
+        folder = str(inputs[name])
+        options = {"by": "psnr", "num_images": 4, "pairs": folder, "out": tmp_path / out}
+        return scores_of(run(pipeline, held_out, "steps=2", **options))
+
+    first = swept("small", "out")
+    second = swept("red", "out")
+    assert second != first
+    assert second == swept("red", "elsewhere")
+    assert swept("small", "out") == first
 
 
 def test_colouring_says_how_colourful_it_is(
@@ -501,3 +531,17 @@ def test_settings_are_ranked_by_how_well_images_show_their_prompts(
         extractor=extractor,
     ).whole
     assert figures[0].value == pytest.approx(whole.score("R@1-Colours").value, abs=1e-6)
+
+
+def test_a_figure_of_too_few_judged_images_is_one_line_before_anything_is_made(
+    prompted, colour_pictures, colour_model, run, runs
+):
+    pictures = RealPictures(colour_pictures, name="")
+    colour_model.trained_on = [pictures.key(place) for place in range(7)]
+    axes = ("base.guidance=1,2,3,4",)  # 8 images of each, then 16 of the best two
+    options = {"by": "R@1", "alignment": colour_model, "budget_images": 48}
+    with pytest.raises(DataError, match=r"R@1-Colours needs at least 2 images .* first 8 images 1"):
+        run(prompted, colour_pictures, *axes, **options)
+    assert runs == []
+    colour_model.trained_on = colour_model.trained_on[:6]
+    assert run(prompted, colour_pictures, *axes, **options).by == "R@1"

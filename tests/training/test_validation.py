@@ -370,6 +370,10 @@ def test_every_image_has_its_own_figures_whatever_its_batch(name, request, low_r
         figures = task_figures(stage, batch)
         assert {"psnr", "ssim"} <= figures.keys()
         assert all(each.shape == (3,) for each in figures.values())
+        alone = task_figures(stage, batch.parts(3)[1])
+        assert figures.keys() == alone.keys()
+        for figure, each in figures.items():
+            assert float(alone[figure]) == pytest.approx(float(each[1]), rel=1e-3, abs=1e-6), figure
 
 
 def test_restored_images_are_compared_with_the_originals(low_res):

@@ -1,7 +1,7 @@
 """CLIP as a judge of alignment, with the CLIP score of published figures.
 
-Hessel et al. 2021, arXiv 2104.08718: 100 times the cosine of the embeddings of image and text,
-negative values as 0.
+As torchmetrics' `CLIPScore`: 100 times the cosine of the embeddings of image and text, negative
+values as 0. Hessel et al. 2021 (arXiv 2104.08718), who proposed the score, have the factor 2.5.
 
 Shapes: B images, M texts.
 """

@@ -25,6 +25,7 @@ from cascade.evaluation.intervals import mean_estimate
 NEAREST = (1, 5)
 CLIP_SCORE_SCALE = 100.0
 FEWEST_CAPTIONS = 2
+FEWEST_IMAGES = 2  # of a mean
 
 
 @final
@@ -118,15 +119,40 @@ class AlignmentJudge:
         return scores
 
     def means(self, figures: Mapping[str, Tensor]) -> list[Score]:
-        """Average figures over the images that are judged; a figure of none is left out."""
+        """Average figures over the images that are judged; see `check` for those left out."""
         scores = []
         for name in self.figure_names():
             values = figures[name][~figures[name].isnan()]
-            if len(values) > 1:
+            if len(values) >= FEWEST_IMAGES:
                 estimate = mean_estimate(values.tolist())._asdict()
                 basis = {"n": len(values), **self._basis(name)}
                 scores.append(Score(name=name, better="higher", **estimate, **basis))
         return scores
+
+    def check(self, name: str, count: int) -> None:
+        """Check that a figure of the first `count` images has a mean, before they are made.
+
+        Args:
+            name: name of the figure, one of `figure_names`.
+            count: number of images.
+
+        Raises:
+            DataError: if fewer than 2 of them have the figure.
+        """
+        measured = self._is_judged.tolist()
+        if self._field(name) in self.model.contrasts:
+            known = self._contrasting[self._field(name)]
+            measured = [each and place in known for place, each in enumerate(measured)]
+        have = sum(measured[number % len(measured)] for number in range(count))
+        if have < FEWEST_IMAGES:
+            word = (
+                f" with a {self._field(name)}" if self._field(name) in self.model.contrasts else ""
+            )
+            raise DataError(
+                f"{name} needs at least {FEWEST_IMAGES} images whose captions{word} "
+                f"{self.model.name} was not trained on, but of the first {count} images {have} "
+                "have one; give more images of each combination, or a larger budget."
+            )
 
     def notes(self) -> list[str]:
         """Write the notes that the figures need."""
@@ -193,8 +219,12 @@ class AlignmentJudge:
             embedded[field] = dict(zip(texts, parts, strict=True))
         return embedded
 
+    def _field(self, name: str) -> str:
+        """The field of a figure that compares words, such as `style`."""
+        return name.removesuffix(f"-{self.model.name}").removesuffix(" accuracy")
+
     def _basis(self, name: str) -> dict[str, Any]:
-        field = name.removesuffix(f"-{self.model.name}").removesuffix(" accuracy")
+        field = self._field(name)
         counts = {each: len(words) for each, words in self.model.contrasts.items()}
         counts |= {f"R@{k}": self.choices for k in NEAREST}
         reference = f"words for {field}" if field in self.model.contrasts else "captions"

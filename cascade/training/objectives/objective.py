@@ -70,7 +70,7 @@ class Objective(ABC):
         Args:
             stage: the stage with averaged weights.
             batch: the images that the samples are compared with, and the data of the conditions.
-            samples: (B, C, H, W) in [-1, 1], made from the seeds 0, 1, ….
+            samples: (B, C, H, W) in [-1, 1], made from the seeds of the batch.
             precision: arithmetic of the network: `fp32`, `bf16` or `auto`.
 
         Returns:
