@@ -116,7 +116,7 @@ def test_volumes_are_sliced_along_the_stated_axis(tmp_path):
         (FileReading(range=(5, 3)), None, r"the range must be two numbers .*, got \(5, 3\)"),
         (FileReading(axis=3), BANDS, "axis must be 0, 1 or 2, got 3"),
         (FileReading(axis=1), None, "an axis of volumes is for bands, but this model makes colour"),
-        (FileReading(nodata=0.0), None, "a number for missing ones is for bands"),
+        (FileReading(nodata=0.0), None, "a value for missing data is for bands"),
         (FileReading(range=STATED), BANDS, "a range for black and white is for colour pictures"),
     ],
 )
