@@ -25,6 +25,7 @@ from cascade.saving.stage_folder import stage_entries
 from cascade.stage import Stage
 from cascade.training.averaged_stage import AveragedStage
 from cascade.training.averaging import STORED_WIDTHS, PowerAverage, snapshot_folder
+from cascade.training.buffers import changing_buffers, settle_buffers
 from cascade.training.checkpoint import RunState, save_checkpoint
 from cascade.training.data_log import DataLog
 from cascade.training.failures import explained_errors
@@ -262,6 +263,8 @@ class Trainer:
         """Train on one batch; returns whether the run should end."""
         self.objective.set_progress(self.state.images_seen / self.settings.images)
         factor = set_learning_rate(self.state.optimisers, self.state.images_seen, self.settings)
+        buffers = changing_buffers(self.state.stage, self.state.learned)
+        before = [each.clone() for each in buffers]
         loss = accumulate_gradients(
             self.model, batch, self.accelerator, self.settings, sharded=self.sharded
         )
@@ -269,6 +272,7 @@ class Trainer:
         finite = all(math.isfinite(each) for each in (loss, *norms))
         share = loss / self.accelerator.num_processes
         votes = agree(self.accelerator, StepVote(share, not finite, self.stop_requested))
+        settle_buffers(buffers, before, self.accelerator, keep=not votes.bad)
         self.state.images_seen += self.settings.batch_size
         if votes.bad:
             with together():
