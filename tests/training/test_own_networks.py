@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from run_own_network import Normed
+from run_own_network import make_trainer as train_normed
 from torch import nn
 
 from cascade.conditioning.labels import Labels
@@ -91,6 +93,22 @@ def test_a_run_resumes_exactly_and_leaves_a_stage_that_can_be_loaded(known, pict
         "000000000024.png",
         "000000000048.png",
     ]
+
+
+def test_a_parameter_that_gets_no_gradient_is_left_alone_when_a_run_resumes(tmp_path):
+    trainers = {}
+    for out, images in (("whole", 64), ("parts", 32), ("parts", 64)):
+        torch.manual_seed(0)
+        module = Normed(dropout=0.0, unused=True)
+        before = module.get_parameter("unused.weight").clone()
+        trainers[out] = train_normed(tmp_path / out, module, images=images, weight_decay=0.1)
+        trainers[out].run()
+        assert module.get_parameter("unused.weight").equal(before)
+    stages = [trainers[out].state.stage.state_dict() for out in ("whole", "parts")]
+    assert trainers["parts"].state.steps == 4
+    unused = {f"network.module.unused.{name}" for name in ("weight", "bias")}
+    for name in stages[0].keys() - unused:
+        assert stages[0][name].equal(stages[1][name]), name
 
 
 def test_one_that_could_not_be_loaded_again_is_refused_before_the_training(pictures, tmp_path):
