@@ -48,7 +48,7 @@ from cascade.training.run_lock import RunLock
 from cascade.training.settings import TrainingSettings
 from cascade.training.sharding import asks_for_sharding, shard
 from cascade.training.step_log import StepLog
-from cascade.training.steps import accumulate_gradients, clip, skip_step, take_step
+from cascade.training.steps import accumulate_gradients, clip, seed_dropout, skip_step, take_step
 from cascade.training.stopping import stop_on_signal
 from cascade.training.validation import Validation
 from cascade.training.watch import Watch
@@ -263,6 +263,7 @@ class Trainer:
         """Train on one batch; returns whether the run should end."""
         self.objective.set_progress(self.state.images_seen / self.settings.images)
         factor = set_learning_rate(self.state.optimisers, self.state.images_seen, self.settings)
+        seed_dropout(self.settings.seed, self.state.images_seen, self.accelerator)
         buffers = changing_buffers(self.state.stage, self.state.learned)
         before = [each.clone() for each in buffers]
         loss = accumulate_gradients(

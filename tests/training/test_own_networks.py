@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from run_own_network import Normed
@@ -25,6 +27,7 @@ from cascade.training.settings import TrainingSettings
 from cascade.training.starting_point import start_from
 from cascade.training.trainer import Trainer
 
+SCRIPT = Path(__file__).with_name("run_own_network.py")
 NAMES = ["blue", "red", "red-dot"]
 
 
@@ -109,6 +112,30 @@ def test_a_parameter_that_gets_no_gradient_is_left_alone_when_a_run_resumes(tmp_
     unused = {f"network.module.unused.{name}" for name in ("weight", "bias")}
     for name in stages[0].keys() - unused:
         assert stages[0][name].equal(stages[1][name]), name
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_a_run_with_dropout_resumes_exactly(tmp_path, accumulation_steps):
+    states = []
+    for out, images in (("whole", 64), ("parts", 32), ("parts", 64)):
+        torch.manual_seed(0)
+        trainer = train_normed(
+            tmp_path / out, Normed(), images=images, accumulation_steps=accumulation_steps
+        )
+        torch.rand(images)  # whatever draws from torch's own generator in between
+        trainer.run()
+        states.append(trainer.state.stage.state_dict())
+    for name, value in states[0].items():
+        assert states[2][name].equal(value), name
+
+
+def test_each_step_and_process_has_masks_of_its_own(server, tmp_path):
+    masks = []
+    for images in (16, 32):
+        out = tmp_path / str(images)
+        assert server.run([out, images], tmp_path / "said", 2, script=SCRIPT) == [0, 0]
+        masks += [torch.load(f"{out}.{rank}.pt")["masks"] for rank in range(2)]
+    assert len({tuple(mask.tolist()) for mask in masks}) == 4
 
 
 def test_one_that_could_not_be_loaded_again_is_refused_before_the_training(pictures, tmp_path):
