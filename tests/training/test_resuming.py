@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from run_own_network import make_trainer as make_own
 
 from cascade.errors import CascadeError, OutputError
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.stage_kinds import load_stage
 from cascade.training import step_log
+from cascade.training.averaging import snapshots
 from cascade.training.checkpoint import read_newest
 
 
@@ -111,6 +113,27 @@ def test_a_resumed_run_says_from_where_it_goes_on(run, tmp_path, caplog):
         "resuming with train.images=64, which was 32.",
         "resuming with train.learning_rate=1e-05, which was 0.002.",
     ]
+
+
+def test_snapshots_and_sheets_of_undone_steps_are_removed(tmp_path):
+    """`cascade ema` would average them with those of the steps that took their place."""
+
+    def places() -> list[list[int]]:
+        stored = snapshots(tmp_path / "averages")
+        sheets = sorted((tmp_path / "samples").glob("*.png"))
+        return [sorted({each.images_seen for each in stored}), [int(each.stem) for each in sheets]]
+
+    every = {"snapshot_every_images": 16, "sample_every_images": 16, "sample_count": 1}
+    for images in (32, 64):
+        make_own(tmp_path, images=images, **every).run()
+    assert places() == [[16, 32, 48, 64]] * 2
+    shutil.rmtree(tmp_path / "checkpoints" / f"{64:012d}")  # as if killed before it was written
+    other = {**every, "snapshot_every_images": 32, "sample_every_images": 32}
+    trainer = make_own(tmp_path, images=64, **other)
+    assert trainer.state.images_seen == 32
+    assert places() == [[16, 32]] * 2
+    trainer.run()
+    assert places() == [[16, 32, 64]] * 2
 
 
 def test_a_complete_run_keeps_its_recipe_but_for_how_it_samples(run, tmp_path, caplog):
