@@ -184,7 +184,7 @@ class Trainer:
             [PowerAverage(list(stage.parameters()), width) for width in widths],
             self.objective.learned,
         )
-        resume(state, self.out, self.identity, self.images, self.settings)
+        resume(state, self.out, self.identity, self.images, self.settings, self.objective)
         self.watch.rewind(state.images_seen)
         return state
 
@@ -261,7 +261,9 @@ class Trainer:
 
     def _step(self, batch: Batch) -> bool:
         """Train on one batch; returns whether the run should end."""
-        self.objective.set_progress(self.state.images_seen / self.settings.images)
+        share = self.state.images_seen / self.settings.images
+        self.state.progress = max(self.state.progress, share)
+        self.objective.set_progress(self.state.progress)
         factor = set_learning_rate(self.state.optimisers, self.state.images_seen, self.settings)
         seed_dropout(self.settings.seed, self.state.images_seen, self.accelerator)
         buffers = changing_buffers(self.state.stage, self.state.learned)
