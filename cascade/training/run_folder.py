@@ -19,8 +19,10 @@ from cascade.training.image_list import fields_read, keys_digest, labels_digest
 from cascade.training.settings import TrainingSettings
 
 MAY_CHANGE = (
-    "the number of images, learning rates, sampling settings, the path of the data, how unusable "
-    "images are treated, the validation images, and how often to save"
+    "the number of images, the learning rates with their schedule, warm-up and decay, weight "
+    "decay, betas, gradient clipping, the decay of the averaged weights, how steps are computed, "
+    "sampling settings, the path of the data, how unusable images are treated, the validation "
+    "images, and what is saved, shown and measured how often"
 )
 RECIPE = "recipe.yaml"
 FILES = ("stage", "stage-best", RECIPE, "about.json", IMAGE_LIST, "log.jsonl", "report.html")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import shutil
 from pathlib import Path
@@ -18,6 +19,8 @@ from cascade.stage_kinds import load_stage
 from cascade.training import step_log
 from cascade.training.averaging import snapshots
 from cascade.training.checkpoint import read_newest
+from cascade.training.run_folder import run_identity
+from cascade.training.settings import TrainingSettings
 
 
 @pytest.fixture
@@ -134,6 +137,19 @@ def test_snapshots_and_sheets_of_undone_steps_are_removed(tmp_path):
     assert places() == [[16, 32]] * 2
     trainer.run()
     assert places() == [[16, 32, 64]] * 2
+
+
+@pytest.mark.parametrize("name", [each.name for each in dataclasses.fields(TrainingSettings)])
+def test_every_setting_is_refused_or_listed_among_those_that_may_change(tmp_path, name):
+    trainer = make_own(tmp_path, snapshot_every_images=16)  # they cannot begin later
+    value = getattr(trainer.settings, name)
+    other = value + 1 if type(value) is int else f"not {value}"
+    changed = dataclasses.replace(trainer.settings, **{name: other})
+    facts = (trainer.state.stage, trainer.images, trainer.objective.identity())
+    is_refused = run_identity(changed, *facts) != run_identity(trainer.settings, *facts)
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    listed = page.partition("**What may change.**")[2].partition("They act from")[0]
+    assert (f"`{name}`" in listed) != is_refused
 
 
 def test_a_complete_run_keeps_its_recipe_but_for_how_it_samples(run, tmp_path, caplog):
