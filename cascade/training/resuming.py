@@ -24,6 +24,7 @@ from cascade.training.provenance import changed_settings, read_about
 from cascade.training.run_folder import check_same_run
 from cascade.training.settings import TrainingSettings
 
+SMALL_CHANGE = 0.01  # of the learning rate, as a share of its peak
 logger = logging.getLogger(__name__)
 
 
@@ -88,10 +89,11 @@ def _other_length(
         return
     before = learning_rate_factor(seen - settings.batch_size, replace(settings, images=images))
     now = learning_rate_factor(seen, settings)
-    yield (
-        f"with another number of images the learning rate goes on at {now:.1%} of its peak, and "
-        f"was at {before:.1%}."
-    )
+    if abs(now - before) > SMALL_CHANGE:
+        yield (
+            f"with another number of images the learning rate goes on at {now:.1%} of its peak, "
+            f"and was at {before:.1%}."
+        )
     if objective.course and state.progress > seen / settings.images:
         yield f"what has begun goes on: {objective.course}."
 

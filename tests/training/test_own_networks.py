@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from run_own_network import Normed
+from run_own_network import images as tensors
 from run_own_network import make_trainer as train_normed
 from torch import nn
 
@@ -23,6 +24,7 @@ from cascade.networks.stage_network import MODULES
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 from cascade.stage_kinds import load_stage
+from cascade.training.image_list import OtherImagesError
 from cascade.training.settings import TrainingSettings
 from cascade.training.starting_point import start_from
 from cascade.training.trainer import Trainer
@@ -136,6 +138,13 @@ def test_each_step_and_process_has_masks_of_its_own(server, tmp_path):
         assert server.run([out, images], tmp_path / "said", 2, script=SCRIPT) == [0, 0]
         masks += [torch.load(f"{out}.{rank}.pt")["masks"] for rank in range(2)]
     assert len({tuple(mask.tolist()) for mask in masks}) == 4
+
+
+def test_a_run_does_not_go_on_with_other_tensors(tmp_path):
+    train_normed(tmp_path, images=32).run()
+    assert train_normed(tmp_path, data=tensors()).state.images_seen == 32
+    with pytest.raises(OtherImagesError, match="the data now has 32, with other contents"):
+        train_normed(tmp_path, data=[-each for each in tensors()])
 
 
 def test_one_that_could_not_be_loaded_again_is_refused_before_the_training(pictures, tmp_path):
