@@ -5,6 +5,8 @@ Shapes: C channels, H and W pixels.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -22,6 +24,7 @@ from cascade.errors import DataError
 from cascade.space import Space
 
 FIRST_IMAGES = 8  # that are checked before training begins
+HASHED_IMAGES = 32  # at most, from which a data set is recognised
 TOLERANCE = 1e-3  # for values a little outside of [-1, 1], as resizing leaves them
 ITEM_KEYS = ("image", "labels")
 FORMS = 'an image, (image, label), or {"image": …, "labels": …}'
@@ -104,6 +107,29 @@ class TensorSource(ImageSource):
             self._labels[index] = self._item(index).labels
         return dict(self._labels[index])
 
+    def contents_digest(self) -> str:
+        """A hash of up to 32 items, spread over the data set, with their labels.
+
+        Items have no names by which to tell one data set from another of the same length. The hash
+        is empty, with a warning, if the items differ from one reading to the next.
+        """
+        spread = _spread(len(self), HASHED_IMAGES)
+        digests = [self._digest(index) for index in spread]
+        again = [self._digest(index) for index in spread[:FIRST_IMAGES]]
+        if again != digests[: len(again)]:
+            logger.warning(
+                "the data set answers an index with another item every time, so that a resumed run "
+                "is not exact; draw its augmentation from the index, or leave it to Cascade."
+            )
+            return ""
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def _digest(self, index: int) -> str:
+        item = self._item(index)
+        digest = hashlib.sha256(item.image.contiguous().numpy().tobytes())
+        digest.update(json.dumps([item.image.shape, item.labels], sort_keys=True).encode())
+        return digest.hexdigest()
+
     def _item(self, index: int) -> TensorItem:
         """Make an item, or repeat the last one: its image and labels are asked for in turn."""
         if self._last is None or self._last[0] != index:
@@ -133,8 +159,8 @@ class TensorSource(ImageSource):
         return {field: text for field, text in texts.items() if text is not None}
 
     def _check_first(self) -> None:
-        count = min(FIRST_IMAGES, len(self))
-        indices = [place * len(self) // count for place in range(count)]
+        indices = _spread(len(self), FIRST_IMAGES)
+        count = len(indices)
         lowest, fields = math.inf, set()
         for index in indices:
             lowest = min(lowest, float(self.image(index).min()))
@@ -156,6 +182,12 @@ class TensorSource(ImageSource):
 def as_source(images: ImageSource | TensorDataset, contract: Contract) -> ImageSource:
     """Return a source unchanged, and make one of a data set of tensors."""
     return images if isinstance(images, ImageSource) else TensorSource(images, contract)
+
+
+def _spread(length: int, most: int) -> list[int]:
+    """At most so many indices, evenly spread."""
+    count = min(most, length)
+    return [place * length // count for place in range(count)]
 
 
 def _check_positions(dataset: Any) -> None:

@@ -34,11 +34,15 @@ class AveragedStage:
         device = accelerator.device
         if sharded:
             device = "cpu" if accelerator.is_main_process else "meta"
+        self._trained = stage
         self._is_trained = [parameter.requires_grad for parameter in stage.parameters()]
         self.stage = copy.deepcopy(stage).to(device).eval().requires_grad_(False)
 
     def filled(self, values: Sequence[Tensor]) -> Stage:
         """The stage with certain weights; all processes must call it.
+
+        Its buffers, such as the running statistics of batch norms, are those of the stage in
+        training, because they are not averaged.
 
         Args:
             values: its parameters, or this process's shards of them.
@@ -46,6 +50,8 @@ class AveragedStage:
         with torch.no_grad():
             for parameter, value in zip(self.stage.parameters(), values, strict=True):
                 parameter.copy_(full(value))
+            for buffer, value in zip(self.stage.buffers(), self._trained.buffers(), strict=True):
+                buffer.copy_(value)
         return self.stage
 
     def trainable(self) -> Stage:

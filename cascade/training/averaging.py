@@ -97,7 +97,8 @@ def reconstruct(run: Sequence[Snapshot], width: float, *, images_seen: int) -> S
             not used.
 
     Returns:
-        The stage, in float32 on the CPU.
+        The stage, in float32 on the CPU. Its buffers, such as the running statistics of batch
+        norms, are those of the snapshot at that point.
 
     Raises:
         WeightsError: if there is no snapshot at that point, there are too few for that width, or
@@ -127,7 +128,7 @@ def _check_point(run: Sequence[Snapshot], images_seen: int) -> None:
 
 
 def _combine(parts: Sequence[Snapshot], factors: Sequence[float]) -> Stage:
-    """Sum the stages' parameters with the factors; buffers are constants and are kept."""
+    """Sum the stages' parameters with the factors; buffers are those of the last stage."""
     total: dict[str, Tensor] = {}
     for snapshot, factor in zip(parts, factors, strict=True):
         stage = load_stage(snapshot.folder)

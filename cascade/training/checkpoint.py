@@ -47,6 +47,8 @@ class RunState:
         power_averages: the averages that are stored as snapshots; may be empty.
         learned: what the objective trains besides the stage; None for nothing.
         images_seen: number of images seen, which is the position in the data.
+        progress: share of the run, in [0, 1), that the objective goes by. It never falls, also when
+            a run becomes longer.
         steps: number of optimiser steps.
         bad_steps: number of steps skipped because the loss or gradient was not finite.
         bad_steps_in_a_row: how many of the latest steps were skipped without a break.
@@ -60,6 +62,7 @@ class RunState:
     power_averages: list[PowerAverage] = field(default_factory=list)
     learned: nn.Module | None = None
     images_seen: int = 0
+    progress: float = 0.0
     steps: int = 0
     bad_steps: int = 0
     bad_steps_in_a_row: int = 0
@@ -140,6 +143,7 @@ def _write(
         values = {
             "format": FORMAT,
             **{name: getattr(state, name) for name in COUNTERS},
+            "progress": state.progress,
             "ema_steps": state.ema.optimization_step,
             "broken": state.broken,
             "recent_losses": state.recent_losses,
@@ -253,6 +257,7 @@ def restore(state: RunState, checkpoint: Checkpoint) -> None:
         state.ema.optimization_step = values["ema_steps"]
         for name in COUNTERS:
             setattr(state, name, int(values[name]))
+        state.progress = float(values.get("progress", 0.0))
         state.broken = list(values["broken"])
         state.recent_losses = list(values["recent_losses"])
     except (LookupError, RuntimeError, TypeError, ValueError) as error:

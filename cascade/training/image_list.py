@@ -100,8 +100,13 @@ def labels_digest(source: ImageSource, fields: Sequence[str]) -> str:
 
 
 def keys_digest(source: ImageSource) -> str:
-    """A hash of the names of all images and of their order, which decides the order of training."""
+    """A hash of the names of all images and of their order, which decides the order of training.
+
+    Tensors have no names; instead, the contents of some count.
+    """
     digest = hashlib.sha256()
+    if isinstance(source, TensorSource):
+        digest.update(source.contents_digest().encode())
     for index in range(len(source)):
         digest.update(_key(source, index).encode() + b"\0")
         partner, _ = _partner(source, index)
@@ -145,7 +150,8 @@ def describe_difference(out: Path, count_before: int, source: ImageSource) -> st
     counts = f"{out} was trained on {count_before:,} images, and the data now has {len(source):,}"
     listed = read_image_list(out)
     if listed is None:
-        return counts if count_before != len(source) else f"{counts}, under other names"
+        other = "with other contents" if isinstance(source, TensorSource) else "under other names"
+        return counts if count_before != len(source) else f"{counts}, {other}"
     current = list(list_images(source))
     before, now = ([image.key for image in images] for images in (listed, current))
     changes = {"added": _missing(now, before), "removed": _missing(before, now)}

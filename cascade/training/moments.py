@@ -38,11 +38,11 @@ def restore_moments(
 
     Args:
         parameters: the optimised parameters by name.
-        optimisers: the optimisers; changed in place, but for those that took no step so far.
+        optimisers: the optimisers; changed in place. Parameters without moments, which got no
+            gradient so far, keep none.
         tensors: what `named_moments` returned, whole.
 
     Raises:
-        LookupError: if only some parameters of an optimiser have moments.
         ValueError: if there are moments of an unknown parameter.
     """
     names = _names(parameters)
@@ -52,11 +52,10 @@ def restore_moments(
         moments.setdefault(name, {})[moment] = tensor
     for optimiser in optimisers:
         own = [p for group in optimiser.param_groups for p in group["params"]]
-        if not any(names[id(parameter)] in moments for parameter in own):
-            continue
         state = {
             index: _cut(moments.pop(names[id(parameter)]), parameter)
             for index, parameter in enumerate(own)
+            if names[id(parameter)] in moments
         }
         groups = optimiser.state_dict()["param_groups"]
         optimiser.load_state_dict({"state": state, "param_groups": groups})

@@ -51,8 +51,8 @@ def make_accelerator(device: str | None = None) -> Accelerator:
     """Join the other processes, if accelerate or torchrun started any.
 
     Precision, accumulation and compilation follow the training settings, whatever accelerate's own
-    settings say. Every parameter gets a gradient in every step and buffers never change, so DDP
-    need not look for unused parameters or broadcast buffers.
+    settings say. DDP need not look for unused parameters, because every parameter gets a gradient
+    in every step, or broadcast buffers, which the run does after each step.
 
     Args:
         device: device of this process, such as `cpu`, `cuda:1` or `mps`; of several processes, only

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from cascade.training.image_list import (
     describe_difference,
     shortened,
 )
+from cascade.training.learning_rate import learning_rate_factor
+from cascade.training.objectives.objective import Objective
 from cascade.training.processes import is_main_process
 from cascade.training.provenance import changed_settings, read_about
 from cascade.training.run_folder import check_same_run
 from cascade.training.settings import TrainingSettings
 
+SMALL_CHANGE = 0.01  # of the learning rate, as a share of its peak
 logger = logging.getLogger(__name__)
 
 
@@ -30,6 +34,7 @@ def resume(
     identity: Mapping[str, Any],
     images: TrainingImages,
     settings: TrainingSettings,
+    objective: Objective,
 ) -> None:
     """Load the newest checkpoint of a run, if it has any.
 
@@ -39,6 +44,7 @@ def resume(
         identity: see `run_identity`.
         images: the training images.
         settings: settings of the run.
+        objective: what the stage is trained for.
 
     Raises:
         OtherImagesError: if the run began with other images or labels.
@@ -62,12 +68,34 @@ def resume(
         raise OtherImagesError(describe_changed_labels(out, images))
     if is_main_process():
         _log(checkpoint, out, images, settings)
+        objective.set_progress(state.progress)
+        for line in _other_length(state, out, settings, objective):
+            logger.info("%s", line)
 
 
 def _without_hashes(identity: Mapping[str, Any]) -> dict[str, Any]:
     """The identity without the hashes of the images' names and labels, which explain nothing."""
     data = {k: v for k, v in identity["data"].items() if k not in ("keys", "labels")}
     return {**identity, "data": data}
+
+
+def _other_length(
+    state: RunState, out: Path, settings: TrainingSettings, objective: Objective
+) -> Iterator[str]:
+    """What it changes, in words, that a run goes on with another number of images."""
+    parts, seen = read_about(out).get("parts", []), state.images_seen
+    images = parts[-1]["settings"]["images"] if parts else settings.images
+    if images == settings.images or seen >= settings.images:
+        return
+    before = learning_rate_factor(seen - settings.batch_size, replace(settings, images=images))
+    now = learning_rate_factor(seen, settings)
+    if abs(now - before) > SMALL_CHANGE:
+        yield (
+            f"with another number of images the learning rate goes on at {now:.1%} of its peak, "
+            f"and was at {before:.1%}."
+        )
+    if objective.course and state.progress > seen / settings.images:
+        yield f"what has begun goes on: {objective.course}."
 
 
 def _log(

@@ -10,16 +10,19 @@ from typing import Any
 from cascade.data.training_images import TrainingImages
 from cascade.errors import CascadeError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES
-from cascade.saving.atomic import atomic_file
+from cascade.saving.atomic import atomic_file, remove_folder
 from cascade.saving.differences import differences
 from cascade.stage import Stage
+from cascade.training.averaging import snapshots
 from cascade.training.image_list import FILE as IMAGE_LIST
 from cascade.training.image_list import fields_read, keys_digest, labels_digest
 from cascade.training.settings import TrainingSettings
 
 MAY_CHANGE = (
-    "the number of images, learning rates, sampling settings, the path of the data, how unusable "
-    "images are treated, the validation images, and how often to save"
+    "the number of images, the learning rates with their schedule, warm-up and decay, weight "
+    "decay, betas, gradient clipping, the decay of the averaged weights, how steps are computed, "
+    "sampling settings, the path of the data, how unusable images are treated, the validation "
+    "images, and what is saved, shown and measured how often"
 )
 RECIPE = "recipe.yaml"
 FILES = ("stage", "stage-best", RECIPE, "about.json", IMAGE_LIST, "log.jsonl", "report.html")
@@ -58,6 +61,21 @@ def check_run_folder(out: Path, data: str) -> None:
         raise OutputError(
             f"{out} holds other things, such as {strangers[0]}, and no run; use another folder."
         )
+
+
+def remove_undone(out: Path, images_seen: int) -> None:
+    """Remove snapshots and sample sheets of steps that a kill undid.
+
+    Args:
+        out: folder of the run.
+        images_seen: position of the checkpoint that the run resumes from; later ones are removed.
+    """
+    for snapshot in snapshots(out / "averages"):
+        if snapshot.images_seen > images_seen:
+            remove_folder(snapshot.folder)
+    for sheet in (out / "samples").glob("*.png"):
+        if sheet.stem.isdecimal() and int(sheet.stem) > images_seen:
+            sheet.unlink()
 
 
 class RunLog:

@@ -10,10 +10,25 @@ from torch import nn
 
 from cascade.conditioning.batch import Batch
 from cascade.devices import autocast
+from cascade.diffusion.noise import derive_seed
 from cascade.errors import CascadeError
 from cascade.training.checkpoint import RunState
 from cascade.training.optimiser import clip_gradients
 from cascade.training.settings import TrainingSettings
+
+
+def seed_dropout(seed: int, images_seen: int, accelerator: Accelerator) -> None:
+    """Seed torch's own generators, on all devices, before a step.
+
+    Everything of ours draws from the seeds of the images. Only modules such as dropout draw from
+    these generators: the same in a resumed run, and differently in each step and process.
+
+    Args:
+        seed: seed of the run.
+        images_seen: number of images seen before the step.
+        accelerator: the processes of the run.
+    """
+    torch.manual_seed(derive_seed(seed, "dropout", images_seen, accelerator.process_index))
 
 
 def accumulate_gradients(

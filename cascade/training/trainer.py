@@ -25,6 +25,7 @@ from cascade.saving.stage_folder import stage_entries
 from cascade.stage import Stage
 from cascade.training.averaged_stage import AveragedStage
 from cascade.training.averaging import STORED_WIDTHS, PowerAverage, snapshot_folder
+from cascade.training.buffers import changing_buffers, settle_buffers
 from cascade.training.checkpoint import RunState, save_checkpoint
 from cascade.training.data_log import DataLog
 from cascade.training.failures import explained_errors
@@ -47,7 +48,7 @@ from cascade.training.run_lock import RunLock
 from cascade.training.settings import TrainingSettings
 from cascade.training.sharding import asks_for_sharding, shard
 from cascade.training.step_log import StepLog
-from cascade.training.steps import accumulate_gradients, clip, skip_step, take_step
+from cascade.training.steps import accumulate_gradients, clip, seed_dropout, skip_step, take_step
 from cascade.training.stopping import stop_on_signal
 from cascade.training.validation import Validation
 from cascade.training.watch import Watch
@@ -183,7 +184,7 @@ class Trainer:
             [PowerAverage(list(stage.parameters()), width) for width in widths],
             self.objective.learned,
         )
-        resume(state, self.out, self.identity, self.images, self.settings)
+        resume(state, self.out, self.identity, self.images, self.settings, self.objective)
         self.watch.rewind(state.images_seen)
         return state
 
@@ -260,8 +261,13 @@ class Trainer:
 
     def _step(self, batch: Batch) -> bool:
         """Train on one batch; returns whether the run should end."""
-        self.objective.set_progress(self.state.images_seen / self.settings.images)
+        share = self.state.images_seen / self.settings.images
+        self.state.progress = max(self.state.progress, share)
+        self.objective.set_progress(self.state.progress)
         factor = set_learning_rate(self.state.optimisers, self.state.images_seen, self.settings)
+        seed_dropout(self.settings.seed, self.state.images_seen, self.accelerator)
+        buffers = changing_buffers(self.state.stage, self.state.learned)
+        before = [each.clone() for each in buffers]
         loss = accumulate_gradients(
             self.model, batch, self.accelerator, self.settings, sharded=self.sharded
         )
@@ -269,6 +275,7 @@ class Trainer:
         finite = all(math.isfinite(each) for each in (loss, *norms))
         share = loss / self.accelerator.num_processes
         votes = agree(self.accelerator, StepVote(share, not finite, self.stop_requested))
+        settle_buffers(buffers, before, self.accelerator, keep=not votes.bad)
         self.state.images_seen += self.settings.batch_size
         if votes.bad:
             with together():

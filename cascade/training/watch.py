@@ -26,7 +26,7 @@ from cascade.training.meters import measure
 from cascade.training.objectives.objective import Objective
 from cascade.training.provenance import begin_part, hardware, read_about, write_about
 from cascade.training.report import write_report
-from cascade.training.run_folder import RunLog
+from cascade.training.run_folder import RunLog, remove_undone
 from cascade.training.settings import TrainingSettings
 from cascade.training.trackers import TrackedRun, Trackers, check_trackers
 from cascade.training.validation_figures import VALIDATION
@@ -69,7 +69,7 @@ class Watch:
         self._trackers: Trackers | None = None
 
     def rewind(self, images_seen: int) -> None:
-        """Go back to the checkpoint that a run resumes from.
+        """Go back to the checkpoint that a run resumes from, and remove what is later.
 
         Args:
             images_seen: position of the checkpoint; 0 for a new run.
@@ -77,6 +77,7 @@ class Watch:
         if self.active:
             self._tracked_images = max((line["images"] for line in self.log.read()), default=0)
             self.log.rewind(images_seen)
+            remove_undone(self.out, images_seen)
             seconds = [line.get("seconds", 0.0) for line in self.log.read()]
             self._seconds_before = max(seconds, default=0.0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from cascade.imaging.reading import decode_image
 from cascade.imaging.writing import from_uint8
 from cascade.resizing import resize
 from cascade.space import Space
+from cascade.training.image_list import keys_digest
 
 NAMES = ["blue", "red", "red-dot"]
 PLAIN = Contract(Space(size_px=16))
@@ -225,3 +228,36 @@ def test_an_error_of_several_lines_becomes_one():
     positions = PositionBatches(0, 16, 4)
     with pytest.raises(DataError, match=r"^the data cannot be loaded: the disk\.$"):
         list(load_batches(dataset, positions))
+
+
+# ---- telling data sets apart --------------------------------------------------------------------
+
+
+def digest(items: Any, contract: Contract = PLAIN) -> str:
+    return keys_digest(TensorSource(items, contract))
+
+
+@pytest.mark.parametrize("count", [1, 4, 100])
+def test_data_sets_of_one_length_differ_by_their_contents(count):
+    first = images(count)
+    assert digest(Pairs(list(first))) == digest(list(first.clone()))
+    other = first.clone()
+    other[0, 0, 0, 0] += 0.01 if other[0, 0, 0, 0] < 0 else -0.01
+    assert digest(Pairs(list(other))) != digest(Pairs(list(first)))
+    assert digest(Pairs(list(first.flip(-1)))) != digest(Pairs(list(first)))
+
+
+def test_labels_belong_to_the_contents():
+    pictures = images()
+    sets = [[(each, label) for each in pictures] for label in (0, 1)]
+    assert digest(sets[0], LABELLED) != digest(sets[1], LABELLED)
+
+
+def test_a_data_set_that_changes_by_itself_is_no_other_one_but_named(caplog):
+    class Noisy(Pairs):
+        def __getitem__(self, index: int):
+            return (self.items[index] + 0.01 * torch.rand(())).clamp(-1, 1)
+
+    pictures = list(images())
+    assert digest(Noisy(pictures)) == digest(Noisy(pictures))
+    assert "answers an index with another item every time" in caplog.text

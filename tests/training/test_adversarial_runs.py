@@ -191,6 +191,29 @@ def test_a_run_that_stops_before_and_after_it_begins_equals_one_without_a_gap(
         assert (tmp_path / file).read_bytes() == (one / file).read_bytes(), name
 
 
+def test_a_discriminator_that_learns_goes_on_in_a_longer_run(make, tmp_path, caplog):
+    """Of 48 images it has seen half, and of 160 less than a third."""
+    caplog.set_level("INFO")
+    make(tmp_path).run()
+    before = checkpoint(tmp_path)["learned"]
+    trainer = make(tmp_path, f"train.images={IMAGES + 112}", "train.checkpoint_every_images=8")
+    assert [r.getMessage() for r in caplog.records if "peak" in r.getMessage()] == [
+        "with another number of images the learning rate goes on at 100.0% of its peak, and was at "
+        "58.7%."
+    ]
+    assert "what has begun goes on: the discriminator learns." in caplog.messages
+    batch = next(iter(trainer._batches()))
+    trainer.step_log.start()
+    trainer._step(batch)
+    assert trainer.state.progress == (IMAGES - 8) / IMAGES
+    learned = trainer.state.learned
+    assert learned is not None
+    assert any(not each.equal(before[name]) for name, each in learned.state_dict().items())
+    trainer._save()
+    again = make(tmp_path, f"train.images={IMAGES + 112}")
+    assert again.state.progress == trainer.state.progress
+
+
 @pytest.mark.parametrize(
     ("before", "now", "words"),
     [

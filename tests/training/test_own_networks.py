@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from run_own_network import Normed
+from run_own_network import images as tensors
+from run_own_network import make_trainer as train_normed
 from torch import nn
 
 from cascade.conditioning.labels import Labels
@@ -19,10 +24,12 @@ from cascade.networks.stage_network import MODULES
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 from cascade.stage_kinds import load_stage
+from cascade.training.image_list import OtherImagesError
 from cascade.training.settings import TrainingSettings
 from cascade.training.starting_point import start_from
 from cascade.training.trainer import Trainer
 
+SCRIPT = Path(__file__).with_name("run_own_network.py")
 NAMES = ["blue", "red", "red-dot"]
 
 
@@ -91,6 +98,53 @@ def test_a_run_resumes_exactly_and_leaves_a_stage_that_can_be_loaded(known, pict
         "000000000024.png",
         "000000000048.png",
     ]
+
+
+def test_a_parameter_that_gets_no_gradient_is_left_alone_when_a_run_resumes(tmp_path):
+    trainers = {}
+    for out, images in (("whole", 64), ("parts", 32), ("parts", 64)):
+        torch.manual_seed(0)
+        module = Normed(dropout=0.0, unused=True)
+        before = module.get_parameter("unused.weight").clone()
+        trainers[out] = train_normed(tmp_path / out, module, images=images, weight_decay=0.1)
+        trainers[out].run()
+        assert module.get_parameter("unused.weight").equal(before)
+    stages = [trainers[out].state.stage.state_dict() for out in ("whole", "parts")]
+    assert trainers["parts"].state.steps == 4
+    unused = {f"network.module.unused.{name}" for name in ("weight", "bias")}
+    for name in stages[0].keys() - unused:
+        assert stages[0][name].equal(stages[1][name]), name
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_a_run_with_dropout_resumes_exactly(tmp_path, accumulation_steps):
+    states = []
+    for out, images in (("whole", 64), ("parts", 32), ("parts", 64)):
+        torch.manual_seed(0)
+        trainer = train_normed(
+            tmp_path / out, Normed(), images=images, accumulation_steps=accumulation_steps
+        )
+        torch.rand(images)  # whatever draws from torch's own generator in between
+        trainer.run()
+        states.append(trainer.state.stage.state_dict())
+    for name, value in states[0].items():
+        assert states[2][name].equal(value), name
+
+
+def test_each_step_and_process_has_masks_of_its_own(server, tmp_path):
+    masks = []
+    for images in (16, 32):
+        out = tmp_path / str(images)
+        assert server.run([out, images], tmp_path / "said", 2, script=SCRIPT) == [0, 0]
+        masks += [torch.load(f"{out}.{rank}.pt")["masks"] for rank in range(2)]
+    assert len({tuple(mask.tolist()) for mask in masks}) == 4
+
+
+def test_a_run_does_not_go_on_with_other_tensors(tmp_path):
+    train_normed(tmp_path, images=32).run()
+    assert train_normed(tmp_path, data=tensors()).state.images_seen == 32
+    with pytest.raises(OtherImagesError, match="the data now has 32, with other contents"):
+        train_normed(tmp_path, data=[-each for each in tensors()])
 
 
 def test_one_that_could_not_be_loaded_again_is_refused_before_the_training(pictures, tmp_path):

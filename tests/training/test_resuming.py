@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import shutil
 from pathlib import Path
@@ -9,13 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from run_own_network import make_trainer as make_own
 
 from cascade.errors import CascadeError, OutputError
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.stage_kinds import load_stage
 from cascade.training import step_log
+from cascade.training.averaging import snapshots
 from cascade.training.checkpoint import read_newest
+from cascade.training.run_folder import run_identity
+from cascade.training.settings import TrainingSettings
 
 
 @pytest.fixture
@@ -111,6 +116,40 @@ def test_a_resumed_run_says_from_where_it_goes_on(run, tmp_path, caplog):
         "resuming with train.images=64, which was 32.",
         "resuming with train.learning_rate=1e-05, which was 0.002.",
     ]
+
+
+def test_snapshots_and_sheets_of_undone_steps_are_removed(tmp_path):
+    """`cascade ema` would average them with those of the steps that took their place."""
+
+    def places() -> list[list[int]]:
+        stored = snapshots(tmp_path / "averages")
+        sheets = sorted((tmp_path / "samples").glob("*.png"))
+        return [sorted({each.images_seen for each in stored}), [int(each.stem) for each in sheets]]
+
+    every = {"snapshot_every_images": 16, "sample_every_images": 16, "sample_count": 1}
+    for images in (32, 64):
+        make_own(tmp_path, images=images, **every).run()
+    assert places() == [[16, 32, 48, 64]] * 2
+    shutil.rmtree(tmp_path / "checkpoints" / f"{64:012d}")  # as if killed before it was written
+    other = {**every, "snapshot_every_images": 32, "sample_every_images": 32}
+    trainer = make_own(tmp_path, images=64, **other)
+    assert trainer.state.images_seen == 32
+    assert places() == [[16, 32]] * 2
+    trainer.run()
+    assert places() == [[16, 32, 64]] * 2
+
+
+@pytest.mark.parametrize("name", [each.name for each in dataclasses.fields(TrainingSettings)])
+def test_every_setting_is_refused_or_listed_among_those_that_may_change(tmp_path, name):
+    trainer = make_own(tmp_path, snapshot_every_images=16)  # they cannot begin later
+    value = getattr(trainer.settings, name)
+    other = value + 1 if type(value) is int else f"not {value}"
+    changed = dataclasses.replace(trainer.settings, **{name: other})
+    facts = (trainer.state.stage, trainer.images, trainer.objective.identity())
+    is_refused = run_identity(changed, *facts) != run_identity(trainer.settings, *facts)
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    listed = page.partition("**What may change.**")[2].partition("They act from")[0]
+    assert (f"`{name}`" in listed) != is_refused
 
 
 def test_a_complete_run_keeps_its_recipe_but_for_how_it_samples(run, tmp_path, caplog):

@@ -125,6 +125,11 @@ class Autoencoding(Objective):
     def set_progress(self, share: float) -> None:
         self._has_begun = share >= self.adversarial_start
 
+    @property
+    def course(self) -> str:
+        learns = self._discriminator is not None and self._has_begun
+        return "the discriminator learns" if learns else ""
+
     def identity(self) -> dict[str, Any]:
         values = {
             "reconstruction": self.reconstruction,

@@ -94,6 +94,14 @@ class Consistency(Objective):
     def set_progress(self, share: float) -> None:
         self._progress = min(1.0, share / self.growth)
 
+    @property
+    def course(self) -> str:
+        return f"the grid has {self._grid_steps:,} steps"
+
+    @property
+    def _grid_steps(self) -> int:
+        return grid_steps(*self.grid, self._progress)
+
     def identity(self) -> dict[str, Any]:
         return {"grid": list(self.grid), "growth": self.growth}
 
@@ -107,10 +115,8 @@ class Consistency(Objective):
         assert isinstance(stage, DiffusionStage)
         noise = SeededNoise(batch.seeds, "consistency")
         segments = Segments(stage.process.schedule, _student_of(stage).steps)
-        count = grid_steps(*self.grid, self._progress)
-        return self.loss_of(
-            stage, batch, segments.draw(noise.uniform(2), count, last=self._last_timestep())
-        )
+        count, last = self._grid_steps, self._last_timestep()
+        return self.loss_of(stage, batch, segments.draw(noise.uniform(2), count, last=last))
 
     def _last_timestep(self) -> int:
         """The timestep from which one step leads to the clean image; see `Segments.draw`.

@@ -48,7 +48,15 @@ class Objective(ABC):
         return None
 
     def set_progress(self, share: float) -> None:  # noqa: B027  most objectives do not change
-        """Note which share of the run, in [0, 1), was trained before the next loss."""
+        """Note which share of the run, in [0, 1), was trained before the next loss.
+
+        If a run becomes longer, the share stays until the run has caught up with it.
+        """
+
+    @property
+    def course(self) -> str:
+        """What the progress has changed so far, in words for the log; most have nothing."""
+        return ""
 
     def finish(self, stage: Stage, images: TrainingImages) -> None:  # noqa: B027
         """Complete the stage with averaged weights before it is written; most need nothing.

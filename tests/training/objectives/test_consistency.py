@@ -134,6 +134,7 @@ def test_the_grid_grows_with_the_progress(base_stage, small_batch, monkeypatch):
     for share in (0, 0.25, 0.5, 0.9):
         objective.set_progress(share)
         objective.loss(student, small_batch)
+        assert objective.course == f"the grid has {counts[-1]} steps"
     assert counts == [4, 16, 64, 64]
 
 
