@@ -44,20 +44,24 @@ def first_line(error: BaseException) -> str:
     return lines[0].rstrip(". ") if lines else type(error).__name__
 
 
-def nearest(name: str, names: Iterable[str], *, most: int = 3) -> str:
+def nearest(
+    name: str, names: Iterable[str], *, most: int = 3, likeness: float = 0.5, section: str = ""
+) -> str:
     """Suggest names that are close to a wrong one, as the end of an error message.
 
     Args:
         name: the wrong name.
         names: all valid names.
         most: the largest number of suggestions, at least 1.
+        likeness: how close a name must be to be suggested, in [0, 1], as difflib measures it.
+        section: written before each suggestion, such as `train.`.
 
     Returns:
         For example `did you mean 'cat-face'?`, or the list of valid names if none is close.
     """
     names = list(names)
-    matches = difflib.get_close_matches(name, names, n=most, cutoff=0.5)
+    matches = difflib.get_close_matches(name, names, n=most, cutoff=likeness)
     if matches:
-        return f"did you mean {' or '.join(repr(match) for match in matches)}?"
+        return f"did you mean {' or '.join(repr(section + match) for match in matches)}?"
     listing = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     return f"known: {listing or 'none'}"

@@ -50,7 +50,7 @@ class DataNotes:
                 raise DataError(
                     f"no image has a {names}; write NAME.txt beside each NAME.png, or name a field "
                     f"of NAME.json or of metadata.csv by condition.{each.name}.fields; or train "
-                    f"without it: condition.{each.name}=null."
+                    f"without it: condition.{each.name}=null.{self._source.notes.unread_tables}"
                 )
             for index in missing:
                 self._unlabelled.setdefault(self._source.name(index), []).append(names)

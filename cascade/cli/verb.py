@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from cascade.cli.defaults import FILE
 from cascade.cli.documents import EXIT_CODE, OPTION, errors_in_documents, print_document
-from cascade.cli.synonyms import synonyms_of
+from cascade.cli.synonyms import advice_on, names_like, synonyms_of
 from cascade.cli.verbosity import OPTIONS, with_verbosity
 
 SAMPLER_NAMES = "{sampler names}"  # placeholder for all names in the help of an option
@@ -60,13 +60,16 @@ class Verb(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
-            option = getattr(error, "option_name", None)  # of click's NoSuchOption
-            if answer := self._answer(option or ""):
-                error.message = answer  # pyright: ignore[reportAttributeAccessIssue]
-                error.possibilities = None  # pyright: ignore[reportAttributeAccessIssue]
-            name = getattr(getattr(error, "param", None), "name", "")
-            if hasattr(error, "message") and _is_from_file(ctx, name):
-                error.message = f"{FILE}: {error.message}"  # pyright: ignore
+            fault: Any = error
+            if hasattr(fault, "possibilities"):  # click's NoSuchOption
+                answer = self._answer(fault.option_name)
+                fault.message = answer or fault.message
+                fault.possibilities = (
+                    [] if answer else names_like(fault.option_name, self.options())
+                )
+            name = getattr(getattr(fault, "param", None), "name", "")
+            if hasattr(fault, "message") and _is_from_file(ctx, name):
+                fault.message = f"{FILE}: {fault.message}"
             raise
 
     def _answer(self, option: str) -> str:
@@ -74,6 +77,8 @@ class Verb(TyperCommand):
         own = synonyms_of(option, self.options())
         if own:
             return f"{option} is called {own[0]} here."
+        if advice := advice_on(option, self.options()):
+            return f"No such option: {option}. {advice}"
         arguments = {each.name for each in self.params}
         if option.startswith("--") and "axes" in arguments:
             from cascade.recipe.sections import sampling_section

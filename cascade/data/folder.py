@@ -87,7 +87,8 @@ class FolderSource(ImageSource):
             kind: tuple(file for file in files if file != str(self._table.path))
             for kind, files in listing.other_files.items()
         }
-        unread = unread_tables((f for files in others.values() for f in files), self._table.path)
+        files_beside = (file for files in others.values() for file in files)
+        unread = unread_tables(files_beside, self.folder, self._table.path)
         return SourceNotes((*listing.faults, *rows, *files.faults, *unread), others)
 
     def __len__(self) -> int:

@@ -33,6 +33,10 @@ from cascade.data.notes import (
 from cascade.errors import DataError
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl")
+NOT_A_TABLE_OF_LABELS = (
+    "is not read; a table of labels must be called metadata.csv or metadata.jsonl, be at the root "
+    "of the folder, and have a column file_name."
+)
 TABLE_SUFFIXES = {".csv", ".jsonl", ".json", ".tsv", ".parquet", ".xls", ".xlsx", ".ods"}
 
 
@@ -238,20 +242,22 @@ def _jsonl_rows(path: Path) -> Iterator[_Row]:
         yield _Row(line, file, labels, problem, without_texts(values))
 
 
-def unread_tables(files: Iterable[str], table: Path | None) -> list[SourceFault]:
-    """Find tables of metadata that look as if they gave labels, but are not read.
+def unread_tables(files: Iterable[str], folder: Path, table: Path | None) -> list[SourceFault]:
+    """Find tables that look as if they gave labels, but are not read.
+
+    These are tables called metadata, and if there is no table of labels, all at the root. A table
+    of another name may be about something else, so it is not counted as a fault of the labels.
 
     Args:
         files: paths of the files that are neither images nor labels.
+        folder: the root folder of the images.
         table: the table that is read, if there is one.
     """
-    reason = (
-        "only metadata.csv, or else metadata.jsonl, at the root of the folder is read."
-        if table is None
-        else f"{table} is read instead."
-    )
-    return [
-        SourceFault(UNREAD_TABLE, file, reason)
-        for file in files
-        if Path(file).stem.casefold() == "metadata" and Path(file).suffix.lower() in TABLE_SUFFIXES
-    ]
+    reason = f"{table} is read instead." if table else NOT_A_TABLE_OF_LABELS
+    faults = []
+    for path in map(Path, files):
+        is_metadata = path.stem.casefold() == "metadata"
+        is_alone = table is None and path.parent == folder
+        if path.suffix.lower() in TABLE_SUFFIXES and (is_metadata or is_alone):
+            faults.append(SourceFault(UNREAD_TABLE, str(path), reason, harmless=not is_metadata))
+    return faults

@@ -101,6 +101,12 @@ class SourceNotes:
         """The faults that count as broken images."""
         return [fault for fault in self.faults if not fault.harmless]
 
+    @property
+    def unread_tables(self) -> str:
+        """Sentences on the tables that are not read, to follow an error; empty without any."""
+        faults = [f" {fault}" for fault in self.faults if fault.kind == UNREAD_TABLE]
+        return "".join(faults[:EXAMPLES])
+
     def without(self, reported: Iterable[str]) -> SourceNotes:
         """Leave out the faults that are printed elsewhere.
 

@@ -201,6 +201,7 @@ class ImageSource(ABC):
                 raise DataError(
                     f"no image has a label {field!r}; put images into one folder per class, or "
                     "name a field of the shards' JSON, of metadata.csv or of a name pattern."
+                    f"{self.notes.unread_tables}"
                 )
         return LabelSurvey({field: sorted(names[field]) for field in fields}, unlabelled)
 

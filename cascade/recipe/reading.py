@@ -25,7 +25,7 @@ from cascade.recipe.sections import (
     condition_section,
     sampling_section,
 )
-from cascade.recipe.synonyms import RECIPE_KEYS, Synonym, suggest_key
+from cascade.recipe.synonyms import LIKENESS, RECIPE_KEYS, Synonym, suggest_key
 from cascade.recipe.yaml_files import one_line, read_yaml
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,10 @@ def _text(fault: Mapping[str, Any], model: type[Section]) -> str:
     if kind in UNKNOWN_KEY:
         valid_keys = _known_keys(fault["model"], fault["inner"][:-1])
         suggestion = _suggestion(location, valid_keys, model)
-        return f"unknown key {key!r}; {suggestion or nearest(location[-1], valid_keys)}"
+        if suggestion is None:
+            section = key.removesuffix(location[-1])
+            suggestion = nearest(location[-1], valid_keys, likeness=LIKENESS, section=section)
+        return f"unknown key {key!r}; {suggestion}"
     if kind == "missing" and location[-1].isdigit():
         return f"key {'.'.join(location[:-1])!r}: has too few values, got {value!r}"
     if kind == "missing":

@@ -35,6 +35,7 @@ def synonyms_of(words: Mapping[Synonym, str]) -> dict[str, Synonym]:
     return {word: synonym for synonym, line in words.items() for word in line.split()}
 
 
+LIKENESS = 0.6  # of two keys of a section; at 0.5, "size" is like "outside"
 STEPS = "which counts images (steps times train.batch_size)"
 EPOCHS = "which counts images (epochs times the number of images)"
 RECIPE_KEYS = synonyms_of(
@@ -112,6 +113,6 @@ def suggest_key(
     places = others.get(word, []) if len(sections) < 2 else []
     if places and ".".join(location) not in places:  # else it belongs to another kind of section
         return f"did you mean {' or '.join(map(repr, places))}?"
-    if difflib.get_close_matches(word, names, cutoff=0.5):
+    if difflib.get_close_matches(word, names, cutoff=LIKENESS):
         return None
     return None if synonym is None else synonym.question()

@@ -11,7 +11,7 @@ import typer
 
 from cascade.cli.defaults import FILE
 from cascade.cli.main import app
-from cascade.cli.synonyms import SYNONYMS
+from cascade.cli.synonyms import ADVICE, SYNONYMS
 
 VERBS = typer.main.get_command(app).commands
 
@@ -32,6 +32,17 @@ VERBS = typer.main.get_command(app).commands
         ("train tiny-16 --batch-size 3", "Give the recipe key train.batch_size=VALUE."),
         ("show tiny-16 --train.seed 3", "Give the recipe key train.seed=VALUE."),
         ("sweep emoji-1024 --data x --guidance 1,2", "Settings are given as guidance=VALUE,"),
+        ("upscale a.jpg -o out --jobs 3", "--jobs is called --workers here"),
+        ("evaluate photo-x4 --data x --limit 3", "--limit is called --num-images here"),
+        (
+            "upscale a.jpg -o out --resume",
+            "Repeat the same command: it continues where it stopped.",
+        ),
+        ("edit a.jpg -o out --skip_existing", "Repeat the same command"),
+        ("colourise a -o out --recursive", "Folders are searched with all folders in them."),
+        ("restore a -o out --limit 3", "Name the images, or a part of them"),
+        ("upscale a.jpg -o out --width 400", "as a factor of the input's: --scale."),
+        ("upscale a.jpg -o out --stpes 4", "No such option: --stpes (Possible options: --steps)"),
         ("data check photos --num-workers 3", "--num-workers is called --workers here"),
     ],
 )
@@ -46,12 +57,27 @@ def test_an_option_that_means_nothing_gets_no_answer(command):
         assert "VALUE" not in command(verb, "x", "--nosuch", "3").err.split("Error")[-1]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "generate x --epochs 3",
+        "upscale x --width",
+        "upscale x --rescan",
+        "ls --jobs",
+        "ls --resume",
+    ],
+)
+def test_no_option_is_guessed_that_is_only_a_little_alike(command, line):
+    assert "Possible options" not in command(*line.split()).err
+
+
 def test_every_answer_is_an_option_of_some_command():
     inner = [each for verb in VERBS.values() for each in getattr(verb, "commands", {}).values()]
     verbs = [verb for verb in VERBS.values() if not hasattr(verb, "commands")]
     options = {option for verb in (*verbs, *inner) for option in verb.options()}
     for names in SYNONYMS.values():
         assert options & set(names)
+    assert options >= {option for option, _ in ADVICE.values()}
 
 
 # ---- tab completion -----------------------------------------------------------------------------

@@ -176,7 +176,7 @@ def test_a_teacher_that_is_not_there_is_one_line(command, tmp_path, teacher, exp
         ),
         (4, ("student=null",), "key 'student.steps': the student was asked for with 4, got null"),
         (4, ("student.guidance=-3",), "key 'student.guidance': guidance inside a student must be"),
-        (4, ("student.step=4",), "unknown key 'student.step'; did you mean 'steps'"),
+        (4, ("student.step=4",), "unknown key 'student.step'; did you mean 'student.steps'"),
         (4, ("sampling.steps=9",), "trained for steps 4 and no others, got 9"),
     ],
 )

@@ -157,7 +157,7 @@ def test_no_verb_shows_the_help_and_ends_with_2(command):
         ("train tiny-61", 2, "no stage recipe 'tiny-61'"),
         ("chain tiny-23 --out x", 2, "no pipeline recipe 'tiny-23'.* 'tiny-32'"),
         ("generate tiny-23 -o x", 1, "no pipeline 'tiny-23'.* 'tiny-32'"),
-        ("show tiny-16 train.lerning_rate=1", 2, "'train.lerning_rate'; did you mean 'learning_"),
+        ("show tiny-16 train.lerning_rate=1", 2, "'train.lerning_rate'; did you mean 'train.learn"),
         ("train tiny-16 train.images=many", 2, "'train.images': .* valid integer"),
         ("validate tiny-16 space.size_px=18", 2, "18 px must be a multiple of"),
         (

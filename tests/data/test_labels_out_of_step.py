@@ -153,6 +153,19 @@ def test_a_backslash_and_a_second_table_are_named(tmp_path):
     ]
 
 
+def test_a_table_of_another_name_is_named_where_labels_are_missing(tmp_path):
+    files = {"a.png": png(), "captions.csv": "filename,text\na.png,cat\n", "b/x.csv": "x"}
+    source = make_folder(tmp_path, files)
+    (fault,) = (each for each in source.notes.faults if each.kind == notes.UNREAD_TABLE)
+    table = tmp_path / "captions.csv"
+    assert str(fault).startswith(f"{table}: is not read; a table of labels must be called metadata")
+    assert fault.harmless  # it may be about something else
+    with pytest.raises(DataError, match=rf"a label 'text'; .*{re.escape(str(table))}: is not read"):
+        source.survey(["text"])
+    with_table(tmp_path, "a.png,cat\n", "a.png")
+    assert not faults_of(FolderSource(tmp_path), notes.UNREAD_TABLE)
+
+
 def test_a_row_of_json_lines_is_named_by_its_line(tmp_path):
     rows = '{"file_name": "1.png", "k": "a"}\n\n{"file_name": "x.png"}\n{"k": "b"}\n'
     source = make_folder(tmp_path, {"1.png": png(), "metadata.jsonl": rows})

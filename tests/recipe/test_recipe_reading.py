@@ -142,13 +142,13 @@ def test_a_checked_recipe_cannot_be_changed():
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("train.lerning_rate=1", ["unknown key 'train.lerning_rate'", "'learning_rate'"]),
+        ("train.lerning_rate=1", ["unknown key 'train.lerning_rate'", "'train.learning_rate'"]),
         ("trian.images=1", ["unknown key 'trian'", "'train'"]),
         ("a(b=3", ["unknown key 'a(b'", "known: kind"]),
         ("int=3", ["unknown key 'int'"]),
         ("train.pair=3", ["unknown key 'train.pair'"]),
-        ("network.widht=64", ["unknown key 'network.widht'", "'width'"]),
-        ("network.channels=[8]", ["unknown key 'network.channels'", "'head_channels'"]),
+        ("network.widht=64", ["unknown key 'network.widht'", "'network.width'"]),
+        ("network.channels=[8]", ["unknown key 'network.channels'", "'network.head_channels'"]),
         ("sampling.xyz=1", ["unknown key 'sampling.xyz'", "known: sampler, steps"]),
         ("train.images=many", ["'train.images'", "valid integer", "'many'"]),
         ("train.images=1.5", ["'train.images'", "integer", "1.5"]),
@@ -168,14 +168,17 @@ def test_a_checked_recipe_cannot_be_changed():
         ("train.betas=[0.9]", ["'train.betas': has too few values, got [0.9]"]),
         ("train=5", ["'train'", "5"]),
         ("condition.labels.fields=class", ["'condition.labels.fields'", "valid list", "'class'"]),
-        ("condition.labels.feilds=[a]", ["unknown key 'condition.labels.feilds'", "'fields'"]),
-        ("condition.lables.drop=0", ["unknown key 'condition.lables'", "'labels'"]),
+        (
+            "condition.labels.feilds=[a]",
+            ["unknown key 'condition.labels.feilds'", "'condition.labels.fields'"],
+        ),
+        ("condition.lables.drop=0", ["unknown key 'condition.lables'", "'condition.labels'"]),
         ("condition.labels.drop=x", ["'condition.labels.drop'", "valid number", "'x'"]),
         ("condition.luminance.size_px=8", ["unknown key 'condition.luminance.size_px'", "known:"]),
         ("condition.low_resolution.drop=0", ["'condition.low_resolution.size_px' is missing"]),
         ("contract.size_px=16", ["unknown key 'contract'"]),
         ("sampling.steps=many", ["'sampling.steps'", "valid integer", "'many'"]),
-        ("sampling.etaa=1", ["unknown key 'sampling.etaa'", "'eta'"]),
+        ("sampling.etaa=1", ["unknown key 'sampling.etaa'", "'sampling.eta'"]),
         ("network.kind=resnet", ["'network.kind'", "'unet'", "'resnet'"]),
         ("space.resize_kernel=lanczos", ["'space.resize_kernel'", "'bicubic'", "'lanczos'"]),
         ("space.size_px.x=1", ["'space.size_px", "valid integer"]),
@@ -213,10 +216,8 @@ def test_an_override_without_key_or_value_is_refused(override):
 
 def test_a_misspelt_key_is_named_although_the_right_one_is_missing(tmp_path):
     message = refused(changed(tmp_path, ("size_px: 16", "size_pxx: 16")))
-    assert f"{tmp_path / 'mine.yaml'}: unknown key 'space.size_pxx'; did you mean 'size_px'" in (
-        message
-    )
-    assert message.endswith("(1 more)")
+    expected = "unknown key 'space.size_pxx'; did you mean 'space.size_px'"
+    assert f"{tmp_path / 'mine.yaml'}: {expected}" in message
 
 
 def test_a_missing_key_is_named(tmp_path):
@@ -227,7 +228,7 @@ def test_a_missing_key_is_named(tmp_path):
 def test_faults_in_a_pipeline_s_stages_are_named_by_their_place(tmp_path):
     text = CHAIN.read_text().replace("recipe: tiny-16-to-32", "recpie: tiny-16-to-32")
     (tmp_path / "pipeline.yaml").write_text(text)
-    with pytest.raises(RecipeError, match=r"unknown key 'stages\.1\.recpie'; .*'recipe'"):
+    with pytest.raises(RecipeError, match=r"unknown key 'stages\.1\.recpie'; .*'stages.1.recipe'"):
         load_pipeline_recipe(tmp_path / "pipeline.yaml")
     with pytest.raises(RecipeError, match="at least 1 item"):
         load_pipeline_recipe(CHAIN, ["stages=[]"])

@@ -46,11 +46,15 @@ def test_every_synonym_names_a_key_and_is_none_itself():
         ("train.ema=0.9", "did you mean 'train.ema_decay'?"),
         ("model.width=3", "unknown key 'model'; did you mean 'network'?"),
         ("sampling.cfg=2", "did you mean 'sampling.guidance'?"),
-        ("sampling.num_steps=3", "did you mean 'steps'?"),
+        ("sampling.num_steps=3", "did you mean 'sampling.steps'?"),
         ("data.batch_size=4", "unknown key 'data.batch_size'; did you mean 'train.batch_size'?"),
         ("learning_rate=1", "did you mean 'train.learning_rate'?"),
         ("schedule=cosine", "did you mean 'diffusion.schedule' or 'train.schedule'?"),
-        ("train.lerning_rate=1", "did you mean 'learning_rate'"),
+        ("train.lerning_rate=1", "did you mean 'train.learning_rate' or 'train.muon_"),
+        ("data.size=2", "unknown key 'data.size'; did you mean 'space.size_px'?"),
+        ("data.resolution=2", "did you mean 'space.size_px'?"),
+        ("train.size=2", "did you mean 'space.size_px'?"),
+        ("network.dropuot=2", "unknown key 'network.dropuot'; known: kind, "),
     ],
 )
 def test_a_word_of_other_tools_or_of_another_section_is_answered(override, words):

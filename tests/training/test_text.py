@@ -169,9 +169,13 @@ def test_pictures_without_a_caption_are_counted_and_named(
 def test_pictures_without_any_caption_are_refused_in_one_line(command, recipe, coloured, tmp_path):
     for file in coloured.glob("*.txt"):
         file.unlink()
+    (coloured / "captions.csv").write_text("filename,text\nred.png,a red square\n")
     done = command("train", recipe, "--out", tmp_path / "run")
     assert done.code == 1
     assert "no image has a caption; write NAME.txt" in done.err
+    table = "captions.csv: is not read; a table of labels must be called metadata.csv or metadata"
+    assert table in done.err
+    assert table in command("data", "check", coloured).out
     assert "condition.text=null" in done.err
     assert command("validate", recipe).code == 1
 
