@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, SupportsIndex, TypeVar
 
+import torch
 from torch import Tensor
 
 from cascade.arguments import shown
@@ -28,8 +29,10 @@ from cascade.imaging.exchange import (
     as_output,
     check_output,
     count_images,
+    measured,
     to_tensor,
 )
+from cascade.restoration.bands import check_bands
 from cascade.restoration.colouring import Colouring
 from cascade.restoration.restoring import Restoration
 from cascade.restoration.upscaling import Upscaling
@@ -91,7 +94,7 @@ def read_call(chain: StageChain, arguments: Mapping[str, Any]) -> CallRequest:
     check_can_compute(chain, options.precision)
     if own["image"] is not None:
         check_takes_image(chain, options.start_at)  # latents would not be in the range of images
-    start = None if own["image"] is None else to_tensor(own["image"])  # (B, C, h, w)
+    start = None if own["image"] is None else _start(own["image"], chain, options.start_at)
     like = None if own["like"] is None else to_tensor(own["like"])
     varied = options.inputs.get("like") if like is None else like
     latents = options.inputs.get(Latents.input_name)
@@ -342,6 +345,19 @@ def cut_texts(run: StageChain, inputs: Inputs) -> dict[str, CutText]:
             values = inputs.get(name)
             cuts |= {} if values is None else condition.cuts(values)
     return cuts
+
+
+def _start(image: Any, chain: StageChain, start_at: str | None) -> Tensor:
+    """The images (B, C, h, w) in [-1, 1] to start from; for stages of bands also their numbers."""
+    stages = [chain[name] for name in (chain.names if start_at is None else [start_at])]
+    space = next(each.space for each in stages if each.contract.needs_image)
+    rasters = measured(image) if space.has_bands else image
+    if rasters is image:
+        return to_tensor(image)
+    rasters = rasters if isinstance(rasters, list) else [rasters]
+    for each in rasters:
+        check_bands(each, space)
+    return torch.stack([each.unit_image(space, clip=True) for each in rasters])
 
 
 def check_call_arguments(
