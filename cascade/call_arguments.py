@@ -101,7 +101,7 @@ def read_call(chain: StageChain, arguments: Mapping[str, Any]) -> CallRequest:
     if latents is not None:
         check_latents(chain, latents, options.start_at)
     first_of = varied if latents is None else latents
-    count = image_count(own["num_images"], own["prompt"], start, first_of)
+    count = image_count(own["num_images"], own["prompt"], own["labels"], start, first_of)
     seeds = make_seeds(count, own["seed"], own["seeds"], own["generator"])
     run = stages_to_run(chain, start, varied, latents, options, settings)
     output_type = arguments.get("output_type", "pil")
@@ -202,14 +202,16 @@ def with_settings(
 def image_count(
     num_images: SupportsIndex | None,
     prompt: PromptLike | None,
+    labels: object,
     start: Tensor | None,
     like: Tensor | None = None,
 ) -> SupportsIndex:
     """The number of images that a call makes.
 
     Args:
-        num_images: the number that the caller wants; None to make one per prompt.
+        num_images: the number that the caller wants; None to make one per prompt or label.
         prompt: a text or a list of texts; None for no prompt.
+        labels: class names for all images, or a list with those of each.
         start: the images to start from, (B, C, h, w), which make one result each.
         like: the images to vary, (B, C, h, w); several make one result each.
 
@@ -227,8 +229,9 @@ def image_count(
         return len(start)
     if num_images is not None:
         return num_images
-    if isinstance(prompt, list | tuple):
-        return len(prompt)
+    for each in (prompt, labels):
+        if isinstance(each, list | tuple):
+            return len(each)
     return 1 if like is None else len(like)
 
 

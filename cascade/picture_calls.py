@@ -110,9 +110,14 @@ def _restored(
 
         return one
 
-    read = measured(image) if _takes_bands(chain, kind) else image
-    results = as_given(of_each(read, *(work(each) for each in restore)), image)
-    return (results, as_given(std_like(read, stds), image)) if returns_std else results
+    def all_of(image: PictureLike) -> Any:
+        results = of_each(image, *(work(each) for each in restore))
+        return (results, std_like(image, stds)) if returns_std else results
+
+    if not _takes_bands(chain, kind):
+        return all_of(image)
+    done = all_of(measured(image))
+    return tuple(as_given(e, image) for e in done) if returns_std else as_given(done, image)
 
 
 def _takes_bands(chain: StageChain, kind: type) -> bool:

@@ -59,12 +59,12 @@ def check_can_be_pictures(channels: int, kind: str = "pixels") -> None:
     if kind != "pixels":
         raise ContractError(
             f"the last stage makes {kind}, which are no pictures; let a stage that makes pictures "
-            "of them follow, or take them as tensors."
+            "of them follow, or take them as tensors, output_type='pt'."
         )
     if channels not in (1, 3):
         raise ContractError(
-            f"pictures have 3 channels or 1, these images have {channels}; take them as tensors "
-            "or arrays instead."
+            f"pictures have 3 channels or 1, these images have {channels}; take them as tensors, "
+            "output_type='pt', or arrays, output_type='np'."
         )
 
 
