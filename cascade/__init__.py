@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cascade.autoencoder_stage import AutoencoderStage
     from cascade.conditioning.batch import Batch
     from cascade.conditioning.condition import Condition
+    from cascade.conditioning.image_embedding import ImageEmbedding
     from cascade.conditioning.inputs import Inputs
     from cascade.conditioning.labels import Labels, LabelVocabulary
     from cascade.conditioning.low_resolution import LowResolution

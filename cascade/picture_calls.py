@@ -29,6 +29,7 @@ from cascade.restoration.restoring import (
 )
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling.walk import Progress
+from cascade.stage import Stage
 
 logger = logging.getLogger(__name__)
 NUMBER = "it is their number, and seed is the first one"
@@ -120,11 +121,11 @@ def _restored(
     return tuple(as_given(e, image) for e in done) if returns_std else as_given(done, image)
 
 
-def _takes_bands(chain: StageChain, kind: type) -> bool:
+def _takes_bands(stages: list[Stage], kind: type) -> bool:
     """Whether the images to restore are bands of measured numbers."""
     if kind is Upscaling:
-        return upsamplers_of(list(chain))[0].space.has_bands
-    return kind is Restoration and input_space_of(restorer_of(list(chain))).has_bands
+        return upsamplers_of(stages)[0].space.has_bands
+    return kind is Restoration and input_space_of(restorer_of(stages)).has_bands
 
 
 def restore(
