@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cascade.autoencoder_stage import AutoencoderStage
     from cascade.conditioning.batch import Batch
     from cascade.conditioning.condition import Condition
+    from cascade.conditioning.image_embedding import ImageEmbedding
     from cascade.conditioning.inputs import Inputs
     from cascade.conditioning.labels import Labels, LabelVocabulary
     from cascade.conditioning.low_resolution import LowResolution
@@ -69,6 +70,7 @@ _HOMES = {
     "Evaluation": "cascade.evaluation.results",
     "FolderSource": "cascade.data.sources",
     "Generator": "cascade.mapping.generator",
+    "ImageEmbedding": "cascade.conditioning.image_embedding",
     "ImageSource": "cascade.data.sources",
     "Inputs": "cascade.conditioning.inputs",
     "LabelVocabulary": "cascade.conditioning.labels",
@@ -123,6 +125,7 @@ __all__ = [
     "Evaluation",
     "FolderSource",
     "Generator",
+    "ImageEmbedding",
     "ImageSource",
     "Inputs",
     "LabelVocabulary",

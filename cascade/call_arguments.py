@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, SupportsIndex, TypeVar
 
+import torch
 from torch import Tensor
 
 from cascade.arguments import shown
@@ -28,8 +29,10 @@ from cascade.imaging.exchange import (
     as_output,
     check_output,
     count_images,
+    measured,
     to_tensor,
 )
+from cascade.restoration.bands import check_bands
 from cascade.restoration.colouring import Colouring
 from cascade.restoration.restoring import Restoration
 from cascade.restoration.upscaling import Upscaling
@@ -91,14 +94,14 @@ def read_call(chain: StageChain, arguments: Mapping[str, Any]) -> CallRequest:
     check_can_compute(chain, options.precision)
     if own["image"] is not None:
         check_takes_image(chain, options.start_at)  # latents would not be in the range of images
-    start = None if own["image"] is None else to_tensor(own["image"])  # (B, C, h, w)
+    start = None if own["image"] is None else _start(own["image"], chain, options.start_at)
     like = None if own["like"] is None else to_tensor(own["like"])
     varied = options.inputs.get("like") if like is None else like
     latents = options.inputs.get(Latents.input_name)
     if latents is not None:
         check_latents(chain, latents, options.start_at)
     first_of = varied if latents is None else latents
-    count = image_count(own["num_images"], own["prompt"], start, first_of)
+    count = image_count(own["num_images"], own["prompt"], own["labels"], start, first_of)
     seeds = make_seeds(count, own["seed"], own["seeds"], own["generator"])
     run = stages_to_run(chain, start, varied, latents, options, settings)
     output_type = arguments.get("output_type", "pil")
@@ -199,14 +202,16 @@ def with_settings(
 def image_count(
     num_images: SupportsIndex | None,
     prompt: PromptLike | None,
+    labels: object,
     start: Tensor | None,
     like: Tensor | None = None,
 ) -> SupportsIndex:
     """The number of images that a call makes.
 
     Args:
-        num_images: the number that the caller wants; None to make one per prompt.
+        num_images: the number that the caller wants; None to make one per prompt or label.
         prompt: a text or a list of texts; None for no prompt.
+        labels: class names for all images, or a list with those of each.
         start: the images to start from, (B, C, h, w), which make one result each.
         like: the images to vary, (B, C, h, w); several make one result each.
 
@@ -224,8 +229,9 @@ def image_count(
         return len(start)
     if num_images is not None:
         return num_images
-    if isinstance(prompt, list | tuple):
-        return len(prompt)
+    for each in (prompt, labels):
+        if isinstance(each, list | tuple):
+            return len(each)
     return 1 if like is None else len(like)
 
 
@@ -342,6 +348,19 @@ def cut_texts(run: StageChain, inputs: Inputs) -> dict[str, CutText]:
             values = inputs.get(name)
             cuts |= {} if values is None else condition.cuts(values)
     return cuts
+
+
+def _start(image: Any, chain: StageChain, start_at: str | None) -> Tensor:
+    """The images (B, C, h, w) in [-1, 1] to start from; for stages of bands also their numbers."""
+    stages = [chain[name] for name in (chain.names if start_at is None else [start_at])]
+    space = next(each.space for each in stages if each.contract.needs_image)
+    rasters = measured(image) if space.has_bands else image
+    if rasters is image:
+        return to_tensor(image)
+    rasters = rasters if isinstance(rasters, list) else [rasters]
+    for each in rasters:
+        check_bands(each, space)
+    return torch.stack([each.unit_image(space, clip=True) for each in rasters])
 
 
 def check_call_arguments(

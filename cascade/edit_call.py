@@ -178,7 +178,7 @@ class _Request:
                 )
         check_can_compute(chain, options.precision)
         check_can_edit(chain.contracts, editing, is_whole=True)
-        count = image_count(own["num_images"], own["prompt"], None)
+        count = image_count(own["num_images"], own["prompt"], own.get("labels"), None)
         seeds = make_seeds(count, own["seed"], own["seeds"], own["generator"])
         return cls(own, editing, options, settings, seeds)
 

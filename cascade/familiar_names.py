@@ -97,7 +97,7 @@ ATTRIBUTES = {  # of a pipeline
     "enable_group_offload": "use enable_model_cpu_offload, which moves whole stages",
     "enable_freeu": "stages have no FreeU",
     "fuse_qkv_projections": "nothing is fused",
-    "load_lora_weights": "train a stage with train.init_from, and use replace_stage",
+    "load_lora_weights": "use pipeline.with_adapter(folder, scale), which returns a pipeline",
     "load_ip_adapter": "use a condition of your own",
     "load_textual_inversion": "text encoders stay as they are",
     "encode_prompt": PROMPT_ONLY,

@@ -13,19 +13,23 @@ from cascade.arguments import check_callable, flag, whole_number
 from cascade.call_arguments import for_each
 from cascade.chain import StageChain
 from cascade.diffusion.noise import GeneratorLike
-from cascade.imaging.exchange import PictureLike, of_each
+from cascade.imaging.exchange import PictureLike, as_given, measured, of_each
 from cascade.imaging.picture import Picture
 from cascade.restoration.bands import upscale_raster
 from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
 from cascade.restoration.doubt import check_seeds, over_seeds, std_like
+from cascade.restoration.passes import upsamplers_of
 from cascade.restoration.restoring import (
     Restoration,
+    input_space_of,
     restore_image,
     restore_picture,
     restore_raster,
+    restorer_of,
 )
 from cascade.restoration.upscaling import Upscaling, upscale_image, upscale_picture
 from cascade.sampling.walk import Progress
+from cascade.stage import Stage
 
 logger = logging.getLogger(__name__)
 NUMBER = "it is their number, and seed is the first one"
@@ -107,8 +111,21 @@ def _restored(
 
         return one
 
-    results = of_each(image, *(work(each) for each in restore))
-    return (results, std_like(image, stds)) if returns_std else results
+    def all_of(image: PictureLike) -> Any:
+        results = of_each(image, *(work(each) for each in restore))
+        return (results, std_like(image, stds)) if returns_std else results
+
+    if not _takes_bands(chain, kind):
+        return all_of(image)
+    done = all_of(measured(image))
+    return tuple(as_given(e, image) for e in done) if returns_std else as_given(done, image)
+
+
+def _takes_bands(stages: list[Stage], kind: type) -> bool:
+    """Whether the images to restore are bands of measured numbers."""
+    if kind is Upscaling:
+        return upsamplers_of(stages)[0].space.has_bands
+    return kind is Restoration and input_space_of(restorer_of(stages)).has_bands
 
 
 def restore(

@@ -55,6 +55,10 @@ class StagedPipeline(ABC):
         self._reported: set[str] = set()  # prompts about which a warning came
         self._progress_bar_options: dict[str, Any] = {}
 
+    def __repr__(self) -> str:
+        lines = (f"  {name}: {_in_words(stage)}" for name, stage in self.stages.items())
+        return "\n".join([f"{type(self).__name__} of these stages:", *lines])
+
     @property
     def components(self) -> dict[str, Any]:
         """The parts of the pipeline by name."""
@@ -298,3 +302,12 @@ class StagedPipeline(ABC):
         loading = read_loading(folder, options)
         pipeline = cls(load_chain(loading.folder, torch_dtype=loading.dtype))
         return pipeline if loading.device is None else pipeline.to(loading.device)
+
+
+def _in_words(stage: Stage) -> str:
+    """What a stage takes and gives, and its size."""
+    contract = stage.contract
+    further = [each.name for each in contract.conditions if each.image_space(stage.space) is None]
+    millions = sum(each.numel() for each in stage.parameters()) / 1e6
+    takes = ", ".join([contract.description, *further])
+    return f"{takes} to {stage.space.size_text}, {millions:.1f} million parameters"

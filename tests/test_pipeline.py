@@ -195,7 +195,7 @@ def test_no_noise_of_one_stage_is_that_of_another(pipeline, record):
     ("options", "words"),
     [
         ({"seeds": [1]}, "got 1 seeds for 2 images"),
-        ({"labels": ["cat"]}, "got 1 labels for 2 images"),
+        ({"labels": ["cat"]}, "got 1 label for 2 images; give one for all"),
         ({"num_images": 0}, "num_images must be at least 1, got 0"),
     ],
 )
@@ -764,3 +764,18 @@ def test_only_grey_and_rgb_images_become_pictures(channels, fill_zeros):
     else:
         with pytest.raises(ContractError, match=f"these images have {channels}"):
             pipeline(num_images=1, steps=1)
+
+
+def test_a_list_of_labels_makes_an_image_of_each(pipeline):
+    result = pipeline(labels=["cat", "dog"], seed=3, output_type="pt")
+    assert len(result.images) == 2
+    assert result.images[1].equal(
+        pipeline(labels=["cat", "dog"], num_images=2, seed=3, output_type="pt").images[1]
+    )
+
+
+def test_a_pipeline_names_its_stages(pipeline):
+    lines = repr(pipeline).splitlines()
+    assert lines[0] == "CascadePipeline of these stages:"
+    assert [line.split(":")[0].strip() for line in lines[1:]] == pipeline.stages.names
+    assert " to 32 px, 0." in lines[-1]

@@ -21,6 +21,7 @@ from cascade.conditioning.signals import Signals
 from cascade.conditioning.slots import Classes, Slots
 from cascade.diffusion.noise import SeededNoise, derive_seed
 from cascade.errors import ContractError, nearest
+from cascade.reporting.words import counted
 from cascade.space import Space
 
 OneLabels = Mapping[str, str] | str
@@ -198,7 +199,10 @@ class Labels(Condition):
                 f"one for each; got {value if isinstance(value, list) else shown(value)}."
             )
         if len(value) != len(seeds):
-            raise ContractError(f"got {len(value)} labels for {len(seeds)} images.")
+            raise ContractError(
+                f"got {counted(len(value), 'label')} for {counted(len(seeds), 'image')}; give one "
+                "for all, or one for each."
+            )
         completed = []
         for each, seed in zip(value, seeds, strict=True):
             labels = self.vocabulary.parse(each) if isinstance(each, str) else dict(each)

@@ -59,11 +59,11 @@ def check_can_be_pictures(channels: int, kind: str = "pixels") -> None:
     if kind != "pixels":
         raise ContractError(
             f"the last stage makes {kind}, which are not images; let a stage that makes images "
-            "of them follow, or take them as tensors."
+            "of them follow, or take them as tensors, output_type='pt'."
         )
     if channels not in (1, 3):
         raise ContractError(
-            f"PIL images have 1 or 3 channels, these images have {channels}; take them as "
+            fX
             "tensors or arrays instead."
         )
 

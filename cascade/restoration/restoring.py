@@ -25,6 +25,7 @@ from cascade.imaging.rasters.raster import Raster
 from cascade.mapped_arrays import new_array, release_pages, row_slices
 from cascade.restoration.bands import as_stored, check_bands, kind_of_results
 from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for
+from cascade.restoration.source import check_takes_picture
 from cascade.sampling.memory import smaller_tiles_if_needed
 from cascade.sampling.tiles import Tiles
 from cascade.sampling.walk import Hooks, Progress
@@ -159,17 +160,11 @@ def restore_picture(
         ContractError: if picture or settings do not fit the stage, or memory is short.
     """
     stage = restorer_of(stages)
-    if not (stage.space.is_colour and _takes(picture, input_space_of(stage))):
-        raise ContractError("this pipeline takes or makes bands of measured values; give a Raster.")
+    check_takes_picture(input_space_of(stage), picture, "restores")
+    check_takes_picture(stage.space, picture, "makes")
     picture = picture.in_srgb()
     result = restore_image(stages, picture.image(), restoration, progress=progress)
     return picture.with_pixels(quantised(result, picture.bits), picture.alpha)
-
-
-def _takes(picture: Picture, space: Space) -> bool:
-    """Whether a picture is an image of a space: a colour one, or one of its bands and numbers."""
-    own = (len(picture.colour), (0.0, 2.0**picture.bits - 1))
-    return space.is_colour or own == (space.channels, space.range)
 
 
 def restore_raster(

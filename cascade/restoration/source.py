@@ -84,6 +84,25 @@ def picture_with_channels_of_result(picture: Picture, stages: Sequence[Stage]) -
     return picture.with_pixels(with_channels_of_result(picture.colour, stages), picture.alpha)
 
 
+def check_takes_picture(space: Space, picture: Picture, verb: str) -> None:
+    """Check that a picture is an image of a space: a colour one, or one of its bands and numbers.
+
+    Args:
+        space: the space of the images that a stage takes.
+        picture: the picture.
+        verb: what the pipeline does with its images, for the message.
+
+    Raises:
+        ContractError: if the space has bands, and other numbers than those of the picture.
+    """
+    own = (len(picture.colour), (0.0, 2.0**picture.bits - 1))
+    if not (space.is_colour or own == (space.channels, space.range)):
+        raise ContractError(
+            f"this pipeline {verb} bands of measured values, not colour images; give a Raster, see "
+            "cascade.read_raster, or an array of whole numbers."
+        )
+
+
 def _source(image: Tensor, space: Space) -> Tensor:
     """The image that is upscaled: (1, C, h, w), or (1, 1, h, w) for a grey one.
 

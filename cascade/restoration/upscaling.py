@@ -31,9 +31,10 @@ from cascade.resizing import ResizeKernel, resize
 from cascade.restoration.further_inputs import check_read, check_restoring, inputs_for, joined
 from cascade.restoration.kept_areas import KeptAreas, bands_of_rows
 from cascade.restoration.measuring import defects_of
-from cascade.restoration.passes import Pass, plan_passes
+from cascade.restoration.passes import Pass, plan_passes, upsamplers_of
 from cascade.restoration.source import (
     Source,
+    check_takes_picture,
     picture_with_channels_of_result,
     resample,
     with_channels_of_result,
@@ -145,6 +146,9 @@ def upscale_pictures(
     Raises:
         ContractError: as `upscale_picture`.
     """
+    space = upsamplers_of(list(stages))[0].space
+    for picture in pictures:
+        check_takes_picture(space, picture, "upscales")
     measures = [lambda each=each: each.defects for each in pictures]
     pictures = [picture_with_channels_of_result(picture, stages) for picture in pictures]
     images = [picture.image() for picture in pictures]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 
 from cascade import mapped_arrays
 from cascade.conditioning.low_resolution import LowResolution
@@ -522,3 +523,45 @@ def test_files_that_cannot_hold_the_bands_are_refused(tmp_path, name, raster, co
         write_rasters(tmp_path / name, [Raster(values=raster)] * count, count)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- arrays -------------------------------------------------------------------------------------
+
+
+def test_arrays_of_whole_numbers_hold_the_numbers_of_their_bands(one_band, five_bands):
+    """As a file does; that their type's largest number were white would make them nearly black."""
+    draw = np.random.default_rng(5)
+    one = draw.integers(200, 3000, (12, 16)).astype(np.int16)
+    many = draw.integers(0, 900, (2, 12, 16, 5)).astype(">u2")
+    result = one_band.upscale(one, seed=3)
+    expected = one_band.upscale(Raster(values=one[None]), seed=3)
+    assert np.array_equal(result, expected.values[0])
+    assert result.dtype == np.int16
+    results = five_bands.upscale([many, many[1]], seed=3)
+    rasters = [Raster(values=np.moveaxis(each, -1, 0).astype(np.uint16)) for each in many]
+    expected = five_bands.upscale([*rasters, rasters[1]], seed=3)
+    assert np.array_equal(
+        results[0], np.stack([np.moveaxis(e.values, 0, -1) for e in expected[:2]])
+    )
+    assert np.array_equal(results[1], np.moveaxis(expected[2].values, 0, -1))
+    mean, std = one_band.upscale(one, seeds=2, return_std=True)
+    assert mean.shape == std.shape == (24, 32)
+    wanted = one_band.upscale(Raster(values=one[None]), seeds=2, return_std=True)[1]
+    assert np.array_equal(std, wanted.values[0])
+
+
+def test_a_run_starts_from_the_numbers_of_an_array(five_bands):
+    numbers = np.random.default_rng(6).integers(0, 900, (16, 16, 5)).astype(np.uint16)
+    unit = Raster(values=np.moveaxis(numbers, -1, 0)).unit_image(five_bands.stages.last.space)
+    options = {"seed": 1, "output_type": "pt"}
+    result = five_bands(image=numbers, **options).images
+    assert result.equal(five_bands(image=unit[None], **options).images)
+    with pytest.raises(ContractError, match="has 3 bands, but the model takes 5"):
+        five_bands(image=numbers[..., :3], **options)
+
+
+def test_pictures_are_no_bands_unless_their_numbers_are_the_same(one_band):
+    grey = Image.fromarray(np.full((12, 16), 900, np.uint16))
+    with pytest.raises(ContractError, match=r"upscales bands .* give a Raster, see cascade\.read_"):
+        one_band.upscale(grey)
+    assert pipeline_of(1, (0, 65_535)).upscale(grey).mode == "I;16"

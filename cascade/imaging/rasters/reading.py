@@ -56,13 +56,13 @@ def raster_format(data: bytes, name: str) -> str:
     return "TIFF" if format_of(data, name) == "TIFF" else PICTURE
 
 
-def read_raster(path: Path, number: int = 0, layout: Layout | None = None) -> Raster:
+def read_raster(path: str | Path, number: int = 0, layout: Layout | None = None) -> Raster:
     """Read an image of a file; see `decode_raster`.
 
     Raises:
         DataError: if the file cannot be read or is not an image.
     """
-    return decode_raster(read_bytes(path), str(path), number, layout)
+    return decode_raster(read_bytes(Path(path)), str(path), number, layout)
 
 
 def decode_raster(data: bytes, name: str, number: int = 0, layout: Layout | None = None) -> Raster:

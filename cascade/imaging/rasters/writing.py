@@ -103,7 +103,7 @@ def check_raster_format(path: Path, raster: Raster, count: int = 1) -> str:
 
 
 def write_rasters(
-    path: Path,
+    path: str | Path,
     rasters: Iterable[Raster],
     count: int = 1,
     *,
@@ -124,7 +124,7 @@ def write_rasters(
     Raises:
         OutputError: if the format cannot hold the images, or the file cannot be written.
     """
-    rasters = iter(rasters)
+    path, rasters = Path(path), iter(rasters)
     first = next(rasters)
     kind = check_raster_format(path, first, count)
     every = itertools.chain([first], rasters)

@@ -396,3 +396,9 @@ def is_file(values: np.ndarray) -> bool:
     return isinstance(base, mmap.mmap) or (
         isinstance(base, memoryview) and isinstance(base.obj, mmap.mmap)
     )
+
+
+def test_paths_may_be_strings(tmp_path):
+    raster = Raster(values=np.arange(12, dtype=np.uint16).reshape(1, 3, 4))
+    write_rasters(str(tmp_path / "a.tif"), [raster])
+    assert np.array_equal(read_raster(str(tmp_path / "a.tif")).values, raster.values)
