@@ -63,8 +63,8 @@ def check_can_be_pictures(channels: int, kind: str = "pixels") -> None:
         )
     if channels not in (1, 3):
         raise ContractError(
-            fX
-            "tensors or arrays instead."
+            f"PIL images have 1 or 3 channels, these images have {channels}; take them as "
+            "tensors, output_type='pt', or arrays, output_type='np'."
         )
 
 
