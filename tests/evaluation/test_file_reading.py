@@ -92,7 +92,7 @@ def test_missing_numbers_of_held_out_bands_are_refused_as_in_training(tmp_path):
     values[:, :16] = -9999
     np.save(tmp_path / "a.npy", values)
     pictures = RealPictures(tmp_path, name="", space=BANDS, reading=FileReading(nodata=-9999.0))
-    with pytest.raises(DataError, match=r"50 % of its numbers are NaN or nodata"):
+    with pytest.raises(DataError, match=r"50 % of its values are NaN or nodata"):
         pictures.read([0], BANDS)
 
 
@@ -117,7 +117,7 @@ def test_volumes_are_sliced_along_the_stated_axis(tmp_path):
         (FileReading(axis=3), BANDS, "axis must be 0, 1 or 2, got 3"),
         (FileReading(axis=1), None, "an axis of volumes is for bands, but this model makes colour"),
         (FileReading(nodata=0.0), None, "a value for missing data is for bands"),
-        (FileReading(range=STATED), BANDS, "a range for black and white is for colour pictures"),
+        (FileReading(range=STATED), BANDS, "a range for black and white is for colour images"),
     ],
 )
 def test_what_has_no_effect_is_refused(held_out, reading, space, message):
