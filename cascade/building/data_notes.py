@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from cascade.conditioning.condition import Condition
@@ -9,6 +10,9 @@ from cascade.data.notes import check_share, notes_for
 from cascade.data.source import ImageSource, SelectedSource
 from cascade.errors import DataError
 from cascade.recipe.sections import StageRecipe
+from cascade.reporting.words import counted
+
+SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
 class DataNotes:
@@ -24,6 +28,7 @@ class DataNotes:
         self._recipe = recipe
         self._unlabelled: dict[str, list[str]] = {}
         self._reads_labels = bool(recipe.data.only)
+        self._sided = 0  # images whose captions name a side
 
     def vocabulary(self, fields: Sequence[str]) -> dict[str, list[str]]:
         """Collect class names as `ImageSource.vocabulary` does, and note which images have none."""
@@ -44,8 +49,12 @@ class DataNotes:
                 continue
             self._reads_labels = True
             names = " or ".join(each.annotation_fields)
-            annotations = (self._source.readable_labels(i) for i in range(len(self._source)))
-            missing = [i for i, own in enumerate(annotations) if each.of_annotations(own) == ()]
+            missing = []
+            for index in range(len(self._source)):
+                texts = each.of_annotations(self._source.readable_labels(index))
+                if not texts:
+                    missing.append(index)
+                self._sided += any(SIDE.search(text) for text in texts)
             if len(missing) == len(self._source):
                 raise DataError(
                     f"no image has a {names}; write NAME.txt beside each NAME.png, or name a field "
@@ -56,7 +65,7 @@ class DataNotes:
                 self._unlabelled.setdefault(self._source.name(index), []).append(names)
 
     def lines(self, *, verbose: bool = False) -> list[str]:
-        """One line per kind of fault, and one for the files that are not images.
+        """One line per kind of fault, for files that are no images, and for captions and mirroring.
 
         Args:
             verbose: whether to name every fault and file on a line of its own.
@@ -68,4 +77,10 @@ class DataNotes:
         notes = notes_for(source.notes, self._unlabelled if self._reads_labels else None)
         total = len(source.source if isinstance(source, SelectedSource) else source)
         check_share(notes, total, data.max_broken_share, command=source.check_command())
-        return notes.lines(verbose=verbose, hint="; --verbose lists them")
+        lines = notes.lines(verbose=verbose, hint="; --verbose lists them")
+        if self._sided and "x" in data.flip:
+            lines.append(
+                f'{counted(self._sided, "image")} with "left" or "right" in the caption, which '
+                "mirroring contradicts; switch it off with data.flip=[]."
+            )
+        return lines

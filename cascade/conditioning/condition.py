@@ -36,7 +36,8 @@ class Condition(ABC):
 
     Attributes:
         drop: probability in [0, 1] that training hides the condition of an image. Guidance needs a
-            condition with a probability above 0.
+            condition with a probability above 0. Each condition has a draw of its own, so that an
+            image trains without any of them with the product of their probabilities.
 
     Raises:
         ContractError: if a value is out of range.

@@ -26,6 +26,7 @@ from torch import Tensor
 from cascade.conditioning.batch import Batch
 from cascade.data.batches import collate
 from cascade.data.training_images import TrainingImages
+from cascade.devices import uses_bf16
 from cascade.diffusion.noise import derive_seed
 from cascade.errors import DataError
 from cascade.stage import Stage
@@ -268,12 +269,12 @@ class Validation:
 
     def _digest_of_images(self) -> str:
         """A hash of everything that decides what is measured, besides the weights."""
-        images = self.images
+        images, precision = self.images, self.settings.precision
         facts = (
             keys_digest(images.source),
             images.augmentation,
             self._count,
-            self.settings.precision,
+            "bf16" if uses_bf16(self.accelerator.device, precision) else "fp32",
         )
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 

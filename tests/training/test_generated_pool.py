@@ -10,6 +10,7 @@ from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.luminance import Luminance, luminance
 from cascade.contract import Contract
 from cascade.data.fitting import as_float
+from cascade.data.generated_images import GeneratedImages
 from cascade.data.source import with_labels
 from cascade.data.sources import FolderSource
 from cascade.data.training_images import TrainingImages
@@ -158,6 +159,16 @@ def test_rectangular_stages_have_pools_too(pictures, tmp_path, monkeypatch):
     assert images.generated.images.shape == (4, 3, 8, 16)
     assert images[0].image.shape == (3, 8, 8)
     assert images[0].conditions[NAME].shape == (3, 4, 4)
+
+
+def test_what_is_measured_is_made_from_the_true_image_alone(images):
+    """Else a run with a pool would be measured on inputs that other stages generated."""
+    true = [images.fixed()[place].conditions[NAME] for place in range(4)]
+    indices, pool = torch.arange(len(images.source)), torch.zeros(len(images.source), 3, 16, 16)
+    images.generated = GeneratedImages(NAME, indices, pool.to(torch.uint8), 1.0)
+    for place, expected in enumerate(true):
+        assert images[place].conditions[NAME].eq(-1).all()
+        assert images.fixed()[place].conditions[NAME].equal(expected)
 
 
 def test_stages_that_do_not_join_are_refused(base, pictures, tmp_path):

@@ -166,6 +166,25 @@ def test_pictures_without_a_caption_are_counted_and_named(
     assert "without caption: 1 image: " in checked.out + checked.err
 
 
+@pytest.mark.parametrize("action", ["validate", "train"])
+def test_captions_that_name_a_side_are_counted_if_images_are_mirrored(
+    command, recipe, coloured, tmp_path, caplog, action
+):
+    (coloured / "red.txt").write_text("a dot at the Left\na dot, right of nothing")
+    (coloured / "blue.txt").write_text("a bright dot, upright")
+    line = '1 image with "left" or "right" in the caption, which mirroring contradicts; switch it'
+
+    def output(flip: str) -> str:
+        caplog.clear()
+        out = ["train.images=8", "--out", tmp_path / flip] if action == "train" else []
+        done = command(action, recipe, f"data.flip={flip}", *out)
+        assert done.code == 0, done.err
+        return done.out + done.err + caplog.text
+
+    assert line in output("[x]")
+    assert "mirroring" not in output("[y]")
+
+
 def test_pictures_without_any_caption_are_refused_in_one_line(command, recipe, coloured, tmp_path):
     for file in coloured.glob("*.txt"):
         file.unlink()

@@ -513,3 +513,20 @@ def test_measurements_are_about_ten_in_a_run_but_take_little_of_its_time(
     from cascade.training.settings import TrainingSettings
 
     assert module.interval_images(TrainingSettings(**values), measured) == interval
+
+
+def test_measurements_in_another_arithmetic_are_not_compared(
+    make_trainer, unseen, tmp_path, monkeypatch
+):
+    """`auto` counts as what it is on this machine."""
+    validation = make_trainer(tmp_path, *OFTEN, f"data.validation={unseen}").validation
+    assert validation is not None
+
+    def digest(precision: str, *, is_fast: bool) -> str:
+        monkeypatch.setattr("cascade.devices.has_fast_bf16", lambda device: is_fast)
+        validation.settings = replace(validation.settings, precision=precision)
+        return validation._digest_of_images()
+
+    fp32, bf16 = (digest(each, is_fast=True) for each in ("fp32", "bf16"))
+    assert fp32 != bf16
+    assert [digest("auto", is_fast=each) for each in (False, True)] == [fp32, bf16]
