@@ -232,9 +232,8 @@ def _check_show(show: tuple[int, ...], channels: int, colour_map: str) -> None:
     """Check that the bands to show exist, and that a colour map has one."""
     numbers = [whole_number("show", band) for band in show]
     if len(numbers) not in (0, 1, 3) or not all(1 <= band <= channels for band in numbers):
-        raise ContractError(
-            f"show must be one band or three, each from 1 to {channels}; got {list(show)}."
-        )
+        bands = f"one band or three, each from 1 to {channels}" if channels > 1 else "[1]"
+        raise ContractError(f"show must be {bands}; got {list(show)}.")
     if colour_map != "grey" and len(numbers) != 1:
         raise ContractError(
             f"colour_map {colour_map!r} is for one band; show one, such as show=[1]."

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from cascade.building.stages import apply_sampling, check_stage
-from cascade.building.trained import find_place
+from cascade.building.trained import StagePlace, find_place
 from cascade.chain import StageChain
 from cascade.conditioning.labels import Labels
 from cascade.contract import Contract
-from cascade.errors import ContractError, OutputError, RecipeError, nearest
+from cascade.errors import ContractError, OutputError, RecipeError, WeightsError, nearest
 from cascade.pipeline import CascadePipeline
 from cascade.recipe.faults import fault_in, fault_of
 from cascade.recipe.finding import find_recipe
@@ -119,8 +119,7 @@ def chain_pipeline(
             raise RecipeError(f"{recipe_path}: no stage {name!r}; {nearest(name, names)}")
     stages, measured = {}, []
     for number, section in enumerate(recipe.stages):
-        run = runs.get(section.name) or _default_run(section, recipe_path)
-        place = find_place(run)
+        place = _place_of(section, runs, recipe_path)
         stage = load_stage(place.folder)
         measured.append(load_expected_error(place.model))
         with fault_of(recipe_path):
@@ -137,6 +136,23 @@ def chain_pipeline(
         recipe=_read_text(recipe_path),
     )
     return pipeline
+
+
+def _place_of(
+    section: PipelineStageSection, runs: Mapping[str, Path], recipe_path: Path
+) -> StagePlace:
+    """Find a trained stage in the run that was named for it, or else in the recipe's own."""
+    run = runs.get(section.name)
+    if run is not None:
+        return find_place(run)
+    run = _default_run(section, recipe_path)
+    try:
+        return find_place(run)
+    except WeightsError as error:
+        raise WeightsError(
+            f"no trained stage in {run}; train it first, or name the run of this stage by "
+            f"--stage {section.name}=RUN."
+        ) from error
 
 
 def _of_all(measured: Sequence[ExpectedError | None]) -> ExpectedError | None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import io
 import itertools
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageCms
 
-from cascade.imaging.metadata import Loss
+from cascade.imaging.metadata import Loss, Metadata
 from cascade.imaging.vips import FORM_OF_BITS, GREY_OF_BITS, PROFILE, RGB_OF_BITS, libvips
 
 DTYPE_OF_BITS = {8: np.uint8, 16: np.uint16}
@@ -80,6 +81,19 @@ def cmyk_to_srgb(inks: np.ndarray, profile_data: bytes | None) -> np.ndarray:
             pass
     light = (65535 - inks).astype(np.uint32)
     return ((light[:3] * light[3] + 32767) // 65535).astype(np.uint16)
+
+
+def with_loss_of_inks(metadata: Metadata, profile_data: bytes | None) -> Metadata:
+    """Note that a picture of CMYK became sRGB, and by which rule.
+
+    Args:
+        metadata: of the picture.
+        profile_data: ICC profile.
+    """
+    by_profile = profile_space(profile_data) == "CMYK"
+    rule = "their profile" if by_profile else "a plain formula, without a profile of theirs"
+    lost = Loss("CMYK inks", f"they became sRGB by {rule}", is_colour=True)
+    return replace(metadata, losses=(*metadata.losses, lost))
 
 
 def lab_values_to_srgb(lab: np.ndarray, bits: Literal[8, 16]) -> np.ndarray:

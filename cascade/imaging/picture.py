@@ -31,7 +31,12 @@ from cascade.conditioning.defects import Defects
 from cascade.conditioning.jpeg_quality import quality_of_table
 from cascade.conditioning.noise_level import noise_level
 from cascade.errors import DataError
-from cascade.imaging.colour_profiles import checked_profile, grey_curve, srgb_colours
+from cascade.imaging.colour_profiles import (
+    checked_profile,
+    grey_curve,
+    srgb_colours,
+    with_loss_of_inks,
+)
 from cascade.imaging.exif_blocks import MAIN, read_directories
 from cascade.imaging.kept_metadata import kept, renewed
 from cascade.imaging.metadata import Metadata
@@ -201,6 +206,8 @@ def picture_of_pil(
     check_range(image, name)
     colour, alpha = deep_channels or channels_of_pil(image)
     is_converted = image.mode in ("CMYK", "LAB")
+    if image.mode == "CMYK":
+        metadata = with_loss_of_inks(metadata, image.info.get("icc_profile"))
     picture = assembled(
         colour,
         alpha,

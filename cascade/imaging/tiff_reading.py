@@ -26,7 +26,7 @@ from PIL.TiffImagePlugin import IFDRational
 from torch import Tensor
 
 from cascade.errors import DataError
-from cascade.imaging.colour_profiles import cmyk_to_srgb, lab_values_to_srgb
+from cascade.imaging.colour_profiles import cmyk_to_srgb, lab_values_to_srgb, with_loss_of_inks
 from cascade.imaging.exif_blocks import Directory
 from cascade.imaging.kept_exif import exif_losses, kept_exif
 from cascade.imaging.metadata import Loss, Metadata
@@ -97,13 +97,16 @@ def picture_of_page(page: Any, data: bytes, name: str) -> Picture:
         return _decode_by_libtiff(page, data, name)
     colour, alpha = _channels(page, name)
     has_profile = photometric_of(page) not in (SEPARATED, CIELAB, ICCLAB)
+    metadata = _with_loss_of_samples(_metadata_of(page, data), page, alpha is not None)
+    if photometric_of(page) == SEPARATED:
+        metadata = with_loss_of_inks(metadata, profile_of_page(page))
     return assembled(
         colour,
         alpha,
         orientation=orientation_of_page(page),
         profile=profile_of_page(page) if has_profile else None,
         is_converted=not has_profile,
-        metadata=_with_loss_of_samples(_metadata_of(page, data), page, alpha is not None),
+        metadata=metadata,
         dpi=_resolution(page),
         file_format="TIFF",
     )

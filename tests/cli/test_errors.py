@@ -170,7 +170,11 @@ def test_no_verb_shows_the_help_and_ends_with_2(command):
         ("train tiny-16 --device abacus", 1, "device 'abacus' cannot be used here .*cuda:1, mps"),
         ("train tiny-16 --device cuda:77", 1, "device 'cuda:77' cannot be used here"),
         ("train tiny-16 data.path=nowhere-{0..3}.tar", 1, "no data at nowhere"),
-        ("chain tiny-32 --out x", 1, "no trained stage in runs/tiny-16; train it first"),
+        (
+            "chain tiny-32 --out x",
+            1,
+            "no trained stage in runs/tiny-16; train it first, or .* --stage base=RUN",
+        ),
         ("chain tiny-32 --out x --dtype fp8", 2, "fp32, bf16, fp16, got 'fp8'"),
         ("chain tiny-32 --out x --card no.md", 2, "no.md: cannot be read"),
         ("generate tiny-32 -o x", 1, "'tiny-32' has no weights yet: train its stages"),

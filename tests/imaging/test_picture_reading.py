@@ -21,6 +21,7 @@ from test_reading import (
 
 from cascade.errors import DataError
 from cascade.imaging import opening
+from cascade.imaging.metadata import Loss
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import decode_picture, read_picture
 from cascade.imaging.reading import decode_image
@@ -233,6 +234,9 @@ def test_cmyk_becomes_srgb_as_for_training(kind, profile):
     data = encoded(cmyk, kind, icc_profile=profile)
     picture = decode_picture(data, "a")
     assert (picture.profile, len(picture.colour), picture.bits) == (None, 3, 8)
+    rule = "their profile" if profile else "a plain formula, without a profile of theirs"
+    lost = Loss("CMYK inks", f"they became sRGB by {rule}", is_colour=True)
+    assert picture.metadata.losses == (lost,)
     assert torch.allclose(picture.image(), decode_image(data, "a"), atol=1e-6)
 
 

@@ -55,13 +55,14 @@ def test_one_band_has_a_scale_bar_and_three_have_none():
         ({"show": (5,)}, "show must be one band or three, each from 1 to 4; got .5."),
         ({"show": (0,)}, "each from 1 to 4"),
         ({"show": (1, 2)}, "one band or three"),
+        ({"show": (3, 2, 1), "channels": 1}, r"show must be \[1\]; got \[3, 2, 1\]"),
         ({"show": (1, 2, 3), "colour_map": "turbo"}, "colour_map 'turbo' is for one band"),
         ({"show": (1,), "colour_map": "rainbowish"}, "colour_map must be one of"),
     ],
 )
 def test_bands_that_cannot_be_shown_are_refused(values, words):
     with pytest.raises(ContractError, match=words):
-        Space(size_px=4, channels=4, **values)
+        Space(**{"size_px": 4, "channels": 4, **values})
 
 
 def test_the_look_of_a_space_is_saved_but_joins_with_any_other():
