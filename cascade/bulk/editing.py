@@ -72,7 +72,7 @@ def prepare_editing(
     Raises:
         CascadeError: if inputs, mask, settings, model and folder do not fit together.
     """
-    plan = Preparation(repainting.command, request, repainting.seed)
+    plan = Preparation(repainting.command, request, repainting.seed, repainting.mask)
     return edits(plan, repainting, on_progress=on_progress)
 
 

@@ -31,6 +31,10 @@ class LeftOut:
         if not path.name.startswith(OWN_PREFIX):
             self.kinds[path] = kind_of(path.name)
 
+    def add_mask(self, path: Path) -> None:
+        """Count the mask of the pictures, which lies among them."""
+        self.kinds[path] = "mask"
+
     def add_hidden_folder(self, path: Path) -> None:
         """Count a hidden folder, whose files are not looked at."""
         if not path.name.startswith(OWN_PREFIX):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from cascade import __version__
@@ -41,12 +42,13 @@ class Preparation:
         command: `upscale`, `colourise`, `restore` or `edit`.
         request: the user's request.
         seed: seed of the first result of a picture.
+        mask: file of the mask of all pictures, which is not one of them; None for none.
 
     Raises:
         CascadeError: if the inputs do not fit the place of the results.
     """
 
-    def __init__(self, command: str, request: Request, seed: int) -> None:
+    def __init__(self, command: str, request: Request, seed: int, mask: Path | None = None) -> None:
         self.command = command
         self.request = request
         self.model = RequestModel(request)
@@ -68,6 +70,7 @@ class Preparation:
             stored_results=None if as_file else self.destination.address,
             suffixes=suffixes,
             part=request.part,
+            mask=mask,
         )
         self.seed = seed
         self.plan = self._plan(as_file, writes_bands)

@@ -60,7 +60,7 @@ def prepare_restoring(
     Raises:
         CascadeError: if inputs, settings, model and folder do not fit together.
     """
-    plan = Preparation("restore", request, restoration.seed)
+    plan = Preparation("restore", request, restoration.seed, mending.mask)
     of_masks = {"mask": mending.mask, "grow": mending.grow_px, "window": mending.window_px}
     if not plan.model.is_of_pairs:
         of_pairs = {"tile": restoration.tile_px, "axis": request.axis, "nodata": request.nodata}

@@ -39,6 +39,7 @@ def find_pictures(
     stored_results: str | None = None,
     suffixes: Set[str] = IMAGE_SUFFIXES,
     part: Part | None = None,
+    mask: Path | None = None,
 ) -> InputListing:
     """Find the pictures that inputs name.
 
@@ -60,6 +61,7 @@ def find_pictures(
         stored_results: address of a folder of a store, as `list_objects` spells it, instead of it.
         suffixes: suffixes of pictures, in small letters.
         part: the part of the inputs to take; None for all. Shards of other parts are not opened.
+        mask: the mask of the pictures, which folders and globs leave out.
 
     Raises:
         DataError: if an input does not exist or matches nothing, or if none holds a picture.
@@ -67,7 +69,7 @@ def find_pictures(
     """
     listing = InputListing()
     resolved = None if results is None else results.resolve()
-    search = _Search(listing, resolved, stored_results, suffixes)
+    search = _Search(listing, resolved, stored_results, suffixes, mask and mask.resolve())
     for text in inputs:
         search.add_input(text)
     is_part_of_some = search.choose(part)
@@ -100,6 +102,7 @@ class _Search:
     results: Path | None  # resolved
     stored_results: str | None
     suffixes: Set[str]
+    mask: Path | None  # resolved
     ways: dict[str, list[_Way]] = field(default_factory=dict)  # by real path or URL
     real_folders: dict[str, str] = field(default_factory=dict)  # paths without links, by path
 
@@ -199,7 +202,9 @@ class _Search:
 
     def _add_pictures(self, paths: Sequence[Path], base: Path) -> None:
         for path in paths:
-            if _is_visible_picture(path, self.suffixes):
+            if self.mask is not None and path.name == self.mask.name and path.samefile(self.mask):
+                self.listing.left_out.add_mask(path)
+            elif _is_visible_picture(path, self.suffixes):
                 self._add(path, base)
             else:
                 self.listing.left_out.add_file(path)

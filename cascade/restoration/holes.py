@@ -82,7 +82,8 @@ def _check_size(mask_px: tuple[int, int], size_px: tuple[int, int]) -> None:
     if tuple(mask_px) != tuple(size_px):
         raise ContractError(
             f"the mask has {mask_px[1]}x{mask_px[0]} px, but the image has "
-            f"{size_px[1]}x{size_px[0]}; paint it on a copy of the image."
+            f"{size_px[1]}x{size_px[0]}; a mask is for images of its own size, so paint one on a "
+            "copy of the image."
         )
 
 

@@ -104,7 +104,17 @@ def test_scratches_are_mended_in_a_grown_mask_and_grey_pictures_stay_grey(
 def test_a_mask_is_for_all_pictures_of_its_size_and_the_others_fail(edit, photos, mask):
     done = edit(photos, "--mask", mask, "--format", "png")
     assert (done.code, done.out) == (1, "4 edited, 1 failed\n"), done.err
-    assert "d.webp: the mask has 20x14 px, but the image has 9x31; paint it on a copy" in done.err
+    assert (
+        "d.webp: the mask has 20x14 px, but the image has 9x31; a mask is for images of" in done.err
+    )
+
+
+def test_a_mask_among_the_pictures_is_no_picture(edit, photos, mask):
+    inside = photos / "mask.png"
+    inside.write_bytes(mask.read_bytes())
+    done = edit(photos, "--mask", inside, "--format", "png")
+    assert (done.code, done.out) == (1, "4 edited, 1 failed, 1 left out\n"), done.err
+    assert "left out: 1 file that is not an image (1 mask)" in done.err
 
 
 def test_without_a_mask_what_is_transparent_is_filled(edit, photos):
@@ -148,11 +158,7 @@ def test_a_black_mask_lets_a_picture_grow_alone(edit, photos):
     [
         (["--mask", "no.png"], 1, "no.png: cannot be read"),
         (["--mask", "black.png"], 1, "black.png: the mask is empty, because no pixel is brighter"),
-        (
-            ["--mask", "small.png"],
-            1,
-            "the mask has 7x5 px, but the image has 20x14; paint it on a copy",
-        ),
+        (["--mask", "small.png"], 1, "the mask has 7x5 px, but the image has 20x14; a mask is for"),
         (["--mask", "red.png"], 1, "red.png: the mask has colours; it must be black and white"),
         (["--uncrop", "1,2,3"], 2, "--uncrop takes LEFT,TOP,RIGHT,BOTTOM in pixels"),
         (["--uncrop", "0,0,0,0"], 1, "uncrop adds nothing"),

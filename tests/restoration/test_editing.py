@@ -64,11 +64,11 @@ def test_white_of_32_bit_numbers_is_their_largest(white):
         (Image.fromarray(np.diag([255, 65_535, 0, 0]).astype(np.int32)), "others from 0 to 65535"),
         (
             Image.new("I", (0, 0)),
-            "the mask has 0x0 px, but the image has 4x4; paint it on a copy of the",
+            "the mask has 0x0 px, but the image has 4x4; a mask is for images of",
         ),
         (
             Image.new("L", (5, 4)),
-            "the mask has 5x4 px, but the image has 4x4; paint it on a copy of the",
+            "the mask has 5x4 px, but the image has 4x4; a mask is for images of",
         ),
         (Image.new("RGB", (4, 4), "red"), "the mask has colours; it must be black and white"),
         (torch.zeros(4, 4), "a mask must be a PIL image, .* got torch.float32"),
