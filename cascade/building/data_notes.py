@@ -54,7 +54,7 @@ class DataNotes:
                 texts = each.of_annotations(self._source.readable_labels(index))
                 if not texts:
                     missing.append(index)
-                self._sided += any(SIDE.search(text) for text in texts or ())
+                self._sided += any(SIDE.search(str(text)) for text in texts or ())
             if len(missing) == len(self._source):
                 raise DataError(
                     f"no image has a {names}; write NAME.txt beside each NAME.png, or name a field "
