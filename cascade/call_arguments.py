@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, SupportsIndex, TypeVar
 
-import torch
 from torch import Tensor
 
 from cascade.arguments import shown
@@ -29,11 +28,10 @@ from cascade.imaging.exchange import (
     as_output,
     check_output,
     count_images,
-    measured,
     to_tensor,
 )
-from cascade.restoration.bands import check_bands
 from cascade.restoration.colouring import Colouring
+from cascade.restoration.measured import unit_images
 from cascade.restoration.restoring import Restoration
 from cascade.restoration.upscaling import Upscaling
 from cascade.sampling.overrides import Overrides
@@ -353,14 +351,11 @@ def cut_texts(run: StageChain, inputs: Inputs) -> dict[str, CutText]:
 def _start(image: Any, chain: StageChain, start_at: str | None) -> Tensor:
     """The images (B, C, h, w) in [-1, 1] to start from; for stages of bands also their numbers."""
     stages = [chain[name] for name in (chain.names if start_at is None else [start_at])]
-    space = next(each.space for each in stages if each.contract.needs_image)
-    rasters = measured(image) if space.has_bands else image
-    if rasters is image:
-        return to_tensor(image)
-    rasters = rasters if isinstance(rasters, list) else [rasters]
-    for each in rasters:
-        check_bands(each, space)
-    return torch.stack([each.unit_image(space, clip=True) for each in rasters])
+    stage = next(each for each in stages if each.contract.needs_image)
+    spaces = [space for space in stage.contract.image_spaces if space.has_bands]
+    reads_bands = stage.space.has_bands or stage.contract.needs_partner  # else it takes grey images
+    values = unit_images(image, spaces[0]) if spaces and reads_bands else None
+    return to_tensor(image) if values is None else values
 
 
 def check_call_arguments(

@@ -13,11 +13,12 @@ from cascade.arguments import check_callable, flag, whole_number
 from cascade.call_arguments import for_each
 from cascade.chain import StageChain
 from cascade.diffusion.noise import GeneratorLike
-from cascade.imaging.exchange import PictureLike, as_given, measured, of_each
+from cascade.imaging.exchange import PictureLike, of_each
 from cascade.imaging.picture import Picture
 from cascade.restoration.bands import upscale_raster
 from cascade.restoration.colouring import Colouring, colourise_image, colourise_picture
 from cascade.restoration.doubt import check_seeds, over_seeds, std_like
+from cascade.restoration.measured import as_given, measured
 from cascade.restoration.passes import upsamplers_of
 from cascade.restoration.restoring import (
     Restoration,

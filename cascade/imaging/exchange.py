@@ -203,60 +203,6 @@ def of_each(
     return results
 
 
-def measured(image: Any) -> Any:
-    """Arrays of whole numbers as `Raster`s of these numbers; everything else as it is.
-
-    For a stage of bands they are measured numbers in the unit of its range, as in a file; for a
-    colour stage their type's largest number is white.
-
-    Args:
-        image: a picture, or a list of these, as for `of_each`.
-
-    Returns:
-        The same, with a `Raster` in place of an array (H, W) or (H, W, C), and several in place of
-        one (B, H, W, C).
-
-    Raises:
-        DataError: for an array of another shape or type than a `Raster` has.
-    """
-    if isinstance(image, list | tuple):
-        parts = [(measured(each), each) for each in image]
-        return [e for part, each in parts for e in (part if _is_series(each) else [part])]
-    if not _has_whole_numbers(image):
-        return image
-    if _is_series(image):
-        return [measured(each) for each in image]
-    bands = np.moveaxis(image[..., None] if image.ndim == 2 else image, -1, 0)
-    return Raster(values=np.ascontiguousarray(bands, bands.dtype.newbyteorder("=")))
-
-
-def as_given(result: Any, image: Any) -> Any:
-    """The results of the `Raster`s of `measured` in the form of the pictures that they stand for.
-
-    Args:
-        result: what `of_each` makes of `measured(image)`.
-        image: the pictures as they came.
-    """
-    if isinstance(image, list | tuple):
-        rest = iter(result)
-        parts = ([next(rest) for _ in each] if _is_series(each) else next(rest) for each in image)
-        return [as_given(part, each) for part, each in zip(parts, image, strict=True)]
-    if not _has_whole_numbers(image):
-        return result
-    if _is_series(image):
-        return np.stack([as_given(*each) for each in zip(result, image, strict=True)])
-    values = np.moveaxis(result.values, 0, -1)
-    return values[..., 0] if image.ndim == 2 and values.shape[-1] == 1 else values
-
-
-def _has_whole_numbers(image: Any) -> bool:
-    return isinstance(image, np.ndarray) and image.dtype.kind in "ui"
-
-
-def _is_series(image: Any) -> bool:
-    return _has_whole_numbers(image) and image.ndim == 4
-
-
 def _kinds(image: Any) -> str:
     """The kind of what came, and of what is in it if it is a list."""
     if isinstance(image, list | tuple):

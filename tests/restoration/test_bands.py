@@ -14,6 +14,7 @@ from PIL import Image
 
 from cascade import mapped_arrays
 from cascade.conditioning.low_resolution import LowResolution
+from cascade.conditioning.paired_image import PairedImage
 from cascade.contract import Contract
 from cascade.diffusion import noise
 from cascade.diffusion.process import NoiseProcess
@@ -565,3 +566,48 @@ def test_pictures_are_no_bands_unless_their_numbers_are_the_same(one_band):
     with pytest.raises(ContractError, match=r"upscales bands .* give a Raster, see cascade\.read_"):
         one_band.upscale(grey)
     assert pipeline_of(1, (0, 65_535)).upscale(grey).mode == "I;16"
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ([], "at least one; got none"),
+        (
+            np.zeros((0, 16, 16, 5), np.uint16),
+            r"must be \(H, W\), .* got \(0, 16, 16, 5\) of uint16",
+        ),
+        (np.zeros((16, 16, 5), np.int64), r"of uint8, uint16 or int16, got \(16, 16, 5\) of int64"),
+        ([np.zeros((16, s, 5), np.uint16) for s in (16, 24)], "same size, got 16x16 and 24x16 px"),
+        ([np.zeros((16, 16, 5), np.float32)], "stack them along a new first axis"),
+        ([torch.zeros(5, 16, 16)], "stack them along a new first axis"),
+    ],
+)
+def test_what_is_no_image_of_bands_is_refused_in_a_line(five_bands, image, words):
+    with pytest.raises(ContractError, match=words):
+        five_bands(image=image, output_type="pt")
+
+
+def test_a_run_starts_from_rasters_and_says_what_it_clips(five_bands, caplog):
+    numbers = np.full((5, 16, 16), 1200, np.uint16)
+    options = {"seed": 1, "output_type": "pt"}
+    result = five_bands(image=Raster(values=numbers), **options).images
+    assert "100 % of band 1 outside" in caplog.text
+    assert result.equal(five_bands(image=[np.moveaxis(numbers, 0, -1)], **options).images)
+
+
+def test_numbers_are_in_the_range_of_the_image_that_a_stage_takes():
+    """That of its results is another one."""
+    contract = Contract(
+        Space(size_px=16, channels=1, range=(0, 100)), (PairedImage(channels=1, range=(0, 10_000)),)
+    )
+    stage = DiffusionStage.build(
+        contract, NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8, 16), "blocks": 1, "patch_size": 2},
+        sampling=SamplingSettings(steps=1), embedding_dim=32,
+    ).eval()  # fmt: skip
+    pipeline = CascadePipeline.from_stages({"other": stage})
+    pipeline.set_progress_bar_config(disable=True)
+    options = {"seed": 1, "output_type": "pt"}
+    numbers = np.full((16, 16), 5000, np.uint16)
+    expected = pipeline(image=torch.zeros(1, 1, 16, 16), **options).images
+    assert pipeline(image=numbers, **options).images.equal(expected)
