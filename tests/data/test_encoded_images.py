@@ -105,7 +105,7 @@ def test_broken_and_small_images_are_named_as_without_an_encoder(pictures, tmp_p
 @pytest.mark.parametrize(
     ("option", "index", "message"),
     [
-        ({"outside": "error"}, 0, "of its numbers lie outside of 0 to 4095"),
+        ({"outside": "error"}, 0, "of its values lie outside 0 to 4095"),
         ({"too_small": "skip"}, 1, "8x8 px is smaller than the stage's 16 px"),
         ({"range": (0, 70)}, 0, None),
     ],
