@@ -128,7 +128,6 @@ def _sample(source: ImageSource, recipe: StageRecipe, count: int) -> DataReport:
         decoding=decoding_of(recipe),
         duplicates=False,
         pairs=pair_check_of(recipe),
-        all_pages=False,
     )
 
 

@@ -178,7 +178,7 @@ def check_images(
     duplicates: bool = True,
     pairs: PairCheck | None = None,
     looks: bool = False,
-    all_pages: bool = True,
+    all_pages: bool = False,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> DataReport:
