@@ -129,6 +129,16 @@ def test_the_cache_serves_only_images_that_are_read_in_the_same_way(
             encoded.values(index)
 
 
+def test_the_cache_serves_images_without_a_range_whatever_happens_outside_of_one(
+    pictures, tmp_path
+):
+    encoder = Encoder()
+    encoder.encoded(pictures_of(pictures, outside="clip"), tmp_path)
+    count = encoder.count
+    encoder.encoded(pictures_of(pictures, outside="error"), tmp_path)
+    assert encoder.count == count > 0
+
+
 def test_tensors_are_encoded_too(tmp_path):
     torch.manual_seed(0)
     tensors = [torch.rand(3, 16, 16) * 2 - 1 for _ in range(3)]
