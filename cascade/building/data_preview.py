@@ -35,10 +35,7 @@ from cascade.space import Size
 SAMPLE_IMAGES = 64
 FIRST_IMAGES = 16  # that training looks at before it starts
 NAMED_IMAGES = 3
-ADVICE = (
-    ", so they have almost no contrast; make {low} black and {high} white with "
-    "data.range=[{low},{high}]"
-)
+ADVICE = "; make {low} black and {high} white with data.range=[{low},{high}]"
 
 
 @dataclass

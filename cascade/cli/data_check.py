@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from cascade.data.overlap import SharedImage
 
 ADVICE = (
-    ", so they have almost no contrast; make {low} black and {high} white with --range {low} "
-    "{high}, or in a recipe with data.range=[{low},{high}]"
+    "; make {low} black and {high} white with --range {low} {high}, or in a recipe with "
+    "data.range=[{low},{high}]"
 )
 
 

@@ -103,6 +103,7 @@ def test_images_that_use_little_of_their_numbers_are_pointed_out(
         return
     (line,) = warnings
     assert warning in line
+    assert ", so they have almost no contrast; use " in line
     assert f"warning: {line}" in report.lines(advice="; use {low}-{high}")
     named = [int(number) for number in line.rpartition(" ")[2].split("-")]
     assert abs(named[0] - low) <= 2
