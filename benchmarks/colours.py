@@ -1,4 +1,4 @@
-"""Colourisation of held-out photographs: ours beside the grey copy, mean chroma and a regression.
+"""Colourisation of held-out photographs: ours, the greyscale copy, mean chroma and a regression.
 
     python benchmarks/colours.py --data "data/photos/views/heldout-*.tar" \\
         --regression runs/photo-colour-regression --out out/colours

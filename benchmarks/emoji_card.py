@@ -6,10 +6,10 @@ Writes into OUT:
 
     known.png     64 emoji whose names the pipeline knows, spread over the classes, not a selection
     unseen.png    32 pairs of emoji and drawing style that were not in training: drawn, then true
-    nearest.png   samples beside the training pictures that are nearest to them, at 64 px
-    lines.png     held-out pictures from 256 to 1024 px, cut out at 100 %: bicubic, ours, true
+    nearest.png   samples beside the training images that are nearest to them, at 64 px
+    lines.png     held-out images from 256 to 1024 px, cut out at 100 %: bicubic, ours, true
 
-and prints how far samples are from their nearest training picture beside how far held-out pictures
+and prints how far samples are from their nearest training image beside how far held-out images
 are from theirs, and how wide edges are.
 """
 
@@ -105,7 +105,7 @@ def draw_nearest(
     for name, images in (("samples", samples), ("held-out", heldout)):
         nearest = nearest_distances(images, train)[0][:, 0]
         median, low = nearest.median(), nearest.quantile(0.05)
-        print(f"{name:8} to nearest training picture: median {median:.1f}, 5 % below {low:.1f}")
+        print(f"{name:8} to nearest training image: median {median:.1f}, 5 % below {low:.1f}")
 
 
 def spread(values: Sequence[Any], count: int) -> list[Any]:
@@ -197,7 +197,7 @@ def nearest_distances(images: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nearest_sheet(samples: Tensor, train: Tensor):
-    """Each row: a sample, then its three nearest training pictures."""
+    """Each row: a sample, then its three nearest training images."""
     _, order = nearest_distances(samples, train)
     rows = torch.cat([samples[:, None], train[order[:, :3]]], dim=1).flatten(0, 1)
     return contact_sheet(F.interpolate(rows, scale_factor=2), columns=12)

@@ -35,10 +35,7 @@ from cascade.space import Size
 SAMPLE_IMAGES = 64
 FIRST_IMAGES = 16  # that training looks at before it starts
 NAMED_IMAGES = 3
-ADVICE = (
-    ", so they have almost no contrast; make {low} black and {high} white with "
-    "data.range=[{low},{high}]"
-)
+ADVICE = "; make {low} black and {high} white with data.range=[{low},{high}]"
 
 
 @dataclass
@@ -128,7 +125,6 @@ def _sample(source: ImageSource, recipe: StageRecipe, count: int) -> DataReport:
         decoding=decoding_of(recipe),
         duplicates=False,
         pairs=pair_check_of(recipe),
-        all_pages=False,
     )
 
 

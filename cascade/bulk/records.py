@@ -203,7 +203,7 @@ def difference(
 
 
 def _change_of_errors(before: str | None, now: str | None) -> str:
-    """How the expected errors changed since a map was made, to follow "a map of doubt"."""
+    """How the expected errors changed since a map was made, to follow "an uncertainty map"."""
     if before is None:
         return (
             "that shows the standard deviation; the model's expected errors have been measured "

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from cascade.conditioning.defects import GOOD_QUALITY
 from cascade.imaging.picture import Picture
-from cascade.imaging.value_range import is_narrow, outside_share, percentage, used_range
+from cascade.imaging.value_range import (
+    ALMOST_NO_CONTRAST,
+    is_narrow,
+    outside_share,
+    percentage,
+    used_range,
+)
 from cascade.stage import Stage
 
 SIDE_PX = 96  # of the small picture that is looked at
@@ -72,9 +78,9 @@ def range_remark(picture: Picture, ends: tuple[int, int] | None) -> str:
     if picture.bits == 8 or not is_narrow(low, high, picture.bits):
         return ""
     return (
-        f"uses {low} to {high} of {2**picture.bits - 1:,}, so it has almost no contrast; --range "
-        f"{low} {high} makes these two values black and white, and the result keeps the scale of "
-        "the input"
+        f"uses {low} to {high} of {2**picture.bits - 1:,}, so it has {ALMOST_NO_CONTRAST}; "
+        f"--range {low} {high} makes these two values black and white, and the result keeps the "
+        "scale of the input"
     )
 
 

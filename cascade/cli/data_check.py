@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from cascade.data.overlap import SharedImage
 
 ADVICE = (
-    ", so they have almost no contrast; make {low} black and {high} white with --range {low} "
-    "{high}, or in a recipe with data.range=[{low},{high}]"
+    "; make {low} black and {high} white with --range {low} {high}, or in a recipe with "
+    "data.range=[{low},{high}]"
 )
 
 
@@ -108,6 +108,7 @@ def check(
             size_px=size,
             pairs=checked(pairs, inputs, max_shift_px, value_range, truncated.value),
             looks=validation is not None,
+            all_pages=True,
             progress=progress.update,
             **reading,
         )
@@ -116,7 +117,6 @@ def check(
             others = check_images(
                 open_source(validation, pairing=beside, **opening),
                 looks=True,
-                all_pages=False,  # its own report is not printed
                 progress=lambda _, done, total: progress.update(
                     "reading --validation", done, total
                 ),

@@ -15,6 +15,7 @@ from cascade.data.overlap import Look
 from cascade.data.pair_report import PairCheck, PairReport
 from cascade.data.preparation import Decoding
 from cascade.data.source import ImageSource
+from cascade.imaging.value_range import ALMOST_NO_CONTRAST
 from cascade.reporting.progress import Progress
 from cascade.reporting.words import counted
 
@@ -106,8 +107,9 @@ class DataReport:
         Args:
             advice: appended to each; `{low}` and `{high}` in it stand for the numbers in use.
         """
+        text = f", so they have {ALMOST_NO_CONTRAST}{advice}"
         ranges = self.contents.narrow_ranges()
-        return [f"{each}{advice.format(low=each.low, high=each.high)}" for each in ranges]
+        return [f"{each}{text.format(low=each.low, high=each.high)}" for each in ranges]
 
     def facts(self, *, verbose: bool = False, hint: str = "") -> dict[str, str]:
         """Classes, formats, modes, pages, numbers in use and sizes as text, by name.
@@ -178,7 +180,7 @@ def check_images(
     duplicates: bool = True,
     pairs: PairCheck | None = None,
     looks: bool = False,
-    all_pages: bool = True,
+    all_pages: bool = False,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> DataReport:

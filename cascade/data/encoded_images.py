@@ -154,12 +154,14 @@ class EncodedImages:
             "pictures": pictures.contract.space.to_dict(),
             "encoded": self.space.to_dict(),
             "range": decoding.range,
-            "outside": decoding.outside,
             "truncated": decoding.check_words
             if isinstance(decoding, BandDecoding)
             else decoding.truncated,
             "too_small": pictures.too_small,
         }
+        limits = decoding.space if isinstance(decoding, BandDecoding) else decoding.range
+        if limits is not None:  # without limits no number lies outside
+            settings["outside"] = decoding.outside
         text = json.dumps(settings, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 

@@ -21,7 +21,7 @@ Outside = Literal["clip", "error"]  # what happens to numbers outside of the ran
 ValueRange = tuple[int, int]  # numbers that become black and white
 
 LEFT_OUT = "too small, left out"
-ENLARGED = "too small, upscaled"
+ENLARGED = "too small, enlarged"
 TRUNCATED = "truncated, kept"
 CLIPPED = "with values outside the range, which are clipped"
 

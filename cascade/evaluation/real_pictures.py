@@ -54,10 +54,7 @@ from cascade.space import Space
 
 REAL = "held-out images"  # their name in figures
 READ_AT_A_TIME = 32
-NARROW_ADVICE = (
-    ", so they are nearly without contrast; state the range {low} to {high} if the pipeline was "
-    "trained with it"
-)
+NARROW_ADVICE = "; state the range {low} to {high} if the pipeline was trained with it"
 LOOKED_AT = 16  # pictures whose range of numbers is looked at, as before training
 CACHED = ("features", "colourfulness", "colour_mean", "colour_spread", "shown")
 

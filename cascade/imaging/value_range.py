@@ -17,6 +17,7 @@ from cascade.errors import DataError
 from cascade.imaging.picture import DTYPE_OF_BITS, Picture
 
 NARROW_SHARE = 1 / 4  # of all numbers; a picture of 14 bits in a file of 16 uses less
+ALMOST_NO_CONTRAST = "almost no contrast"  # what messages say of a picture in a narrow range
 RARE_SHARE = 0.001  # of the pixels, at each end; dead and hot pixels of a camera are fewer
 COUNTED_PIXELS = 2**20
 

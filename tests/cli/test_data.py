@@ -114,6 +114,15 @@ def test_every_damaged_shard_is_named_and_the_others_are_read(command, pictures,
     assert command("data", "check", tmp_path / "[bc].tar").code == 1
 
 
+def test_a_damaged_page_behind_the_first_is_warned_of(command, tmp_path):
+    first, *others = [Image.effect_noise((24, 16), 40 + place) for place in range(3)]
+    first.save(tmp_path / "a.png", save_all=True, append_images=others)
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-300])
+    checked = command("data", "check", tmp_path)
+    assert checked.code == 0
+    assert "warning: a later page is damaged (the first one is used): " in checked.out
+
+
 def test_a_12_bit_camera_is_pointed_out_and_its_range_builds_bright_images(command, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()

@@ -103,6 +103,7 @@ def test_images_that_use_little_of_their_numbers_are_pointed_out(
         return
     (line,) = warnings
     assert warning in line
+    assert ", so they have almost no contrast; use " in line
     assert f"warning: {line}" in report.lines(advice="; use {low}-{high}")
     named = [int(number) for number in line.rpartition(" ")[2].split("-")]
     assert abs(named[0] - low) <= 2
@@ -167,7 +168,7 @@ def test_a_damaged_page_behind_the_first_is_a_warning_that_names_it(tmp_path):
     first.save(tmp_path / "cut.png", save_all=True, append_images=others)
     for name, missing in (("cut.tif", 100), ("cut.png", 300)):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-missing])
-    report = check_images(FolderSource(tmp_path), duplicates=False)
+    report = check_images(FolderSource(tmp_path), duplicates=False, all_pages=True)
     assert report.broken == []
     assert report.images == report.contents.pages[3] == 3
     png, tiff = report.contents.damaged_pages
@@ -177,5 +178,5 @@ def test_a_damaged_page_behind_the_first_is_a_warning_that_names_it(tmp_path):
     start = "a later page is damaged (the first one is used): "
     assert warning == f"{start}{png.rstrip('.')}, and 1 image more; more"
     assert f"damaged page: {tiff}" in report.lines(verbose=True)
-    fast = check_images(FolderSource(tmp_path), duplicates=False, all_pages=False)
+    fast = check_images(FolderSource(tmp_path), duplicates=False)
     assert fast.contents.damaged_pages == []

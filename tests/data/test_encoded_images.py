@@ -105,7 +105,7 @@ def test_broken_and_small_images_are_named_as_without_an_encoder(pictures, tmp_p
 @pytest.mark.parametrize(
     ("option", "index", "message"),
     [
-        ({"outside": "error"}, 0, "of its numbers lie outside of 0 to 4095"),
+        ({"outside": "error"}, 0, "of its values lie outside 0 to 4095"),
         ({"too_small": "skip"}, 1, "8x8 px is smaller than the stage's 16 px"),
         ({"range": (0, 70)}, 0, None),
     ],
@@ -127,6 +127,16 @@ def test_the_cache_serves_only_images_that_are_read_in_the_same_way(
     if message is not None:
         with pytest.raises(DataError, match=message):
             encoded.values(index)
+
+
+def test_the_cache_serves_images_without_a_range_whatever_happens_outside_of_one(
+    pictures, tmp_path
+):
+    encoder = Encoder()
+    encoder.encoded(pictures_of(pictures, outside="clip"), tmp_path)
+    count = encoder.count
+    encoder.encoded(pictures_of(pictures, outside="error"), tmp_path)
+    assert encoder.count == count > 0
 
 
 def test_tensors_are_encoded_too(tmp_path):

@@ -371,7 +371,7 @@ def test_shifted_pairs_are_broken_beyond_the_limit(shifted):
 
     assert broken(None) == broken(3.5) == set()
     assert broken(0.5) == {
-        f"{shifted}/high/4.png: lies 3.00 ± 0.00 px (-3.00 right, +0.00 down) from its partner, "
+        f"{shifted}/high/4.png: is shifted 3.00 ± 0.00 px (-3.00 right, +0.00 down) from its partner, "
         "but at most 0.5 px of the partner are allowed; align the pair, or allow more."
     }
 
@@ -383,7 +383,7 @@ def test_checking_reports_scales_and_shifts(shifted):
         "shift": "median 0.00 px (+0.00 right, +0.00 down) of the smaller image, "
         f"largest 3.00 ± 0.00 px ({shifted}/high/4.png)",
     }
-    line = "lies 3.00 ± 0.00 px (-3.00 right, +0.00 down) from its partner, more than 0.5 px."
+    line = "is shifted 3.00 ± 0.00 px (-3.00 right, +0.00 down) from its partner, more than 0.5 px."
     assert report.lines()[0] == f"shifted: {shifted}/high/4.png: {line}"
 
 

@@ -78,7 +78,7 @@ def test_too_small_images_can_be_enlarged_by_the_stage_s_kernel(tmp_path, kernel
     expected = resize(middle, (14, 14), smooth)[0]
     assert (sized.image / 127.5 - 1 - expected).abs().max() <= 1 / 255 + 1e-6
     (remark,) = images[0].remarks
-    assert remark.kind == "too small, upscaled"
+    assert remark.kind == "too small, enlarged"
 
 
 def test_images_in_a_part_of_their_numbers_are_stretched_and_clipped_ones_are_counted(tmp_path):
