@@ -84,10 +84,11 @@ def _other_length(
 ) -> Iterator[str]:
     """What it changes, in words, that a run goes on with another number of images."""
     parts, seen = read_about(out).get("parts", []), state.images_seen
-    images = parts[-1]["settings"]["images"] if parts else settings.images
-    if images == settings.images or seen >= settings.images:
+    recorded = parts[-1]["settings"] if parts else {}
+    then = replace(settings, **{k: v for k, v in recorded.items() if hasattr(settings, k)})
+    if then.images == settings.images or seen >= settings.images:
         return
-    before = learning_rate_factor(seen - settings.batch_size, replace(settings, images=images))
+    before = learning_rate_factor(seen - then.batch_size, then)
     now = learning_rate_factor(seen, settings)
     if abs(now - before) > SMALL_CHANGE:
         yield (

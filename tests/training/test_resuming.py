@@ -118,6 +118,14 @@ def test_a_resumed_run_says_from_where_it_goes_on(run, tmp_path, caplog):
     ]
 
 
+def test_the_rate_before_is_that_of_the_settings_before(tmp_path, caplog):
+    caplog.set_level("INFO")
+    make_own(tmp_path, images=160, decay_fraction=0.3).run()
+    make_own(tmp_path, images=320, decay_fraction=0.0)
+    (line,) = messages(caplog, "of its peak")
+    assert line.endswith("goes on at 100.0% of its peak, and was at 25.0%.")
+
+
 def test_snapshots_and_sheets_of_undone_steps_are_removed(tmp_path):
     """`cascade ema` would average them with those of the steps that took their place."""
 
