@@ -91,7 +91,7 @@ def test_measured_errors_go_into_the_folder_and_into_the_next_map(
         (["--likelihood", "exact"], "likelihood must be bound or ode, got 'exact'"),
         (["--data", ""], "the path of the images is empty"),
         (["--range", 4095, 0], "the range must be two numbers from 0 to 65535, black first"),
-        (["--axis", 1], "an axis of volumes is for bands, but this model makes colour pictures"),
+        (["--axis", 1], "an axis of volumes is for bands, but this model makes colour images"),
     ],
 )
 def test_a_mistake_is_one_line(command, trained, pictures, arguments, message):
