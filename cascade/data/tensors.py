@@ -111,18 +111,22 @@ class TensorSource(ImageSource):
         """A hash of up to 32 items, spread over the data set, with their labels.
 
         Items have no names by which to tell one data set from another of the same length. The hash
-        is empty, with a warning, if the items differ from one reading to the next.
+        is empty, with a warning, if any of the items differs from one reading to the next.
         """
-        spread = _spread(len(self), HASHED_IMAGES)
-        digests = [self._digest(index) for index in spread]
-        again = [self._digest(index) for index in spread[:FIRST_IMAGES]]
-        if again != digests[: len(again)]:
+        digests = self._digests()
+        if self._digests() != digests:
             logger.warning(
-                "the data set answers an index with another item every time, so that a resumed run "
-                "is not exact; draw its augmentation from the index, or leave it to Cascade."
+                "the data set does not always answer an index with the same item, so that a "
+                "resumed run is not exact; draw its augmentation from the index, or leave it to "
+                "Cascade."
             )
             return ""
         return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def _digests(self) -> list[str]:
+        """Hashes of some items, all of which are made anew."""
+        self._last = None
+        return [self._digest(index) for index in _spread(len(self), HASHED_IMAGES)]
 
     def _digest(self, index: int) -> str:
         item = self._item(index)

@@ -6,6 +6,7 @@ They belong to the newest weights and are not averaged: the averaged stage takes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -14,21 +15,38 @@ from torch import Tensor, nn
 MAIN_RANK = 0
 
 
-def changing_buffers(*modules: nn.Module | None) -> list[Tensor]:
-    """The buffers that a step may change: those of modules in training mode.
+class BufferPlace(NamedTuple):
+    """Where a buffer is: a step may put another tensor in its place."""
 
-    Frozen parts, such as a pretrained encoder, stay in evaluation mode.
+    module: nn.Module
+    name: str
+
+    def value(self) -> Tensor:
+        return self.module.get_buffer(self.name)
+
+
+def changing_buffers(*modules: nn.Module | None) -> list[BufferPlace]:
+    """The buffers that a step may change: the saved ones of modules in training mode.
+
+    Frozen parts, such as a pretrained encoder, stay in evaluation mode; buffers that are not saved
+    with the weights are constants.
 
     Args:
         modules: what is trained; None is left out.
     """
     parts = [part for module in modules if module is not None for part in module.modules()]
-    return [each for part in parts if part.training for each in part.buffers(recurse=False)]
+    return [
+        BufferPlace(part, name)
+        for part in parts
+        if part.training
+        for name, _ in part.named_buffers(recurse=False)
+        if name not in part._non_persistent_buffers_set
+    ]
 
 
 @torch.no_grad()
 def settle_buffers(
-    buffers: Sequence[Tensor], before: Sequence[Tensor], accelerator: Accelerator, *, keep: bool
+    places: Sequence[BufferPlace], before: Sequence[Tensor], accelerator: Accelerator, *, keep: bool
 ) -> None:
     """Make the buffers the same in all processes after a step; all of them must call this.
 
@@ -36,12 +54,13 @@ def settle_buffers(
     count.
 
     Args:
-        buffers: what `changing_buffers` returned; changed in place.
+        places: what `changing_buffers` returned; the buffers are changed in place.
         before: copies of them from before the step.
         accelerator: the processes of the run.
         keep: whether the step counts; else the buffers go back to what they were.
     """
-    for buffer, old in zip(buffers, before, strict=True):
+    for place, old in zip(places, before, strict=True):
+        buffer = place.value()
         if not keep:
             buffer.copy_(old)
         elif accelerator.num_processes > 1:

@@ -139,6 +139,11 @@ def read_image_list(folder: Path) -> list[ListedImage] | None:
         return None
 
 
+def has_no_names(folder: Path, source: ImageSource) -> bool:
+    """Whether neither a source nor the images that a run began with have names to compare."""
+    return isinstance(source, TensorSource) and not (folder / FILE).is_file()
+
+
 def describe_difference(out: Path, count_before: int, source: ImageSource) -> str:
     """What differs between the images that a run began with and those of a source, in words.
 
@@ -150,8 +155,7 @@ def describe_difference(out: Path, count_before: int, source: ImageSource) -> st
     counts = f"{out} was trained on {count_before:,} images, and the data now has {len(source):,}"
     listed = read_image_list(out)
     if listed is None:
-        other = "with other contents" if isinstance(source, TensorSource) else "under other names"
-        return counts if count_before != len(source) else f"{counts}, {other}"
+        return counts if count_before != len(source) else f"{counts}, under other names"
     current = list(list_images(source))
     before, now = ([image.key for image in images] for images in (listed, current))
     changes = {"added": _missing(now, before), "removed": _missing(before, now)}

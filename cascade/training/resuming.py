@@ -15,6 +15,7 @@ from cascade.training.image_list import (
     changed_images,
     describe_changed_labels,
     describe_difference,
+    has_no_names,
     shortened,
 )
 from cascade.training.learning_rate import learning_rate_factor
@@ -25,6 +26,11 @@ from cascade.training.run_folder import check_same_run
 from cascade.training.settings import TrainingSettings
 
 SMALL_CHANGE = 0.01  # of the learning rate, as a share of its peak
+OTHER_CONTENTS = (
+    "the data set's items are not those that the run began with: it is another data set, or draws "
+    "random numbers in __getitem__; the run continues, but no longer gives exactly what an "
+    "uninterrupted run would."
+)
 logger = logging.getLogger(__name__)
 
 
@@ -47,7 +53,8 @@ def resume(
         objective: what the stage is trained for.
 
     Raises:
-        OtherImagesError: if the run began with other images or labels.
+        OtherImagesError: if the run began with other images or labels; tensors of the same number,
+            which have no names, are only warned of.
         WeightsError: if all checkpoints are damaged, or belong to another stage.
         CascadeError: if the run began with other settings.
     """
@@ -62,11 +69,14 @@ def resume(
     check_same_run(out, *objectives)  # what another one trains would not fit either
     restore(state, checkpoint)
     check_same_run(out, _without_hashes(before), _without_hashes(now))
-    if before["data"]["keys"] != now["data"]["keys"]:
+    others = before["data"]["keys"] != now["data"]["keys"]
+    if others and not has_no_names(out, images.source):
         raise OtherImagesError(describe_difference(out, count, images.source))
     if before["data"]["labels"] != now["data"]["labels"]:
         raise OtherImagesError(describe_changed_labels(out, images))
     if is_main_process():
+        if others:
+            logger.warning("%s", OTHER_CONTENTS)
         _log(checkpoint, out, images, settings)
         objective.set_progress(state.progress)
         for line in _other_length(state, out, settings, objective):

@@ -125,6 +125,7 @@ class Trainer:
         check_same(self.accelerator, counts)
         copied = self.accelerator.num_processes > 1 and not self.sharded
         self.model: nn.Module = self.accelerator.prepare_model(learner) if copied else learner
+        self.buffers = changing_buffers(self.state.stage, self.state.learned)
         self.step_log = StepLog(self.watch, settings, self.state.images_seen)
 
     def _check_share(self) -> None:
@@ -266,8 +267,7 @@ class Trainer:
         self.objective.set_progress(self.state.progress)
         factor = set_learning_rate(self.state.optimisers, self.state.images_seen, self.settings)
         seed_dropout(self.settings.seed, self.state.images_seen, self.accelerator)
-        buffers = changing_buffers(self.state.stage, self.state.learned)
-        before = [each.clone() for each in buffers]
+        before = [each.value().clone() for each in self.buffers]
         loss = accumulate_gradients(
             self.model, batch, self.accelerator, self.settings, sharded=self.sharded
         )
@@ -275,7 +275,7 @@ class Trainer:
         finite = all(math.isfinite(each) for each in (loss, *norms))
         share = loss / self.accelerator.num_processes
         votes = agree(self.accelerator, StepVote(share, not finite, self.stop_requested))
-        settle_buffers(buffers, before, self.accelerator, keep=not votes.bad)
+        settle_buffers(self.buffers, before, self.accelerator, keep=not votes.bad)
         self.state.images_seen += self.settings.batch_size
         if votes.bad:
             with together():

@@ -132,8 +132,8 @@ class Validation:
         own = [each for each in lines if each.get("kind") == VALIDATION]
         if any(each.get("validation") != self._digest for each in own):
             logger.warning(
-                "the validation images are not those that the run was measured on before; its "
-                "best stage is chosen again."
+                "the validation images or the precision are not those that the run was measured "
+                "with before; its best stage is chosen again."
             )
         facts = [(each["images"], each["loss"], each["validation"]) for each in own]
         measured = [BestStage(*each) for each in all_of(self.accelerator, facts)]

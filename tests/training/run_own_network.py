@@ -63,7 +63,7 @@ def make_trainer(
         "trackers": (),
         **settings,
     }
-    return Trainer(stage, list(data or images()), out, TrainingSettings(**values))
+    return Trainer(stage, data or images(), out, TrainingSettings(**values))
 
 
 if __name__ == "__main__":

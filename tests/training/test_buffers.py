@@ -72,9 +72,40 @@ def test_a_skipped_step_leaves_them_as_they_were(tmp_path):
     assert int(stage.get_buffer("network.module.norm.num_batches_tracked")) == 1
 
 
-def test_buffers_of_frozen_parts_are_not_exchanged():
+def test_buffers_of_frozen_parts_and_constants_are_not_exchanged():
     network = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(3).eval())
-    assert [len(each) for each in changing_buffers(network, None) if each.ndim] == [2, 2]
+    network.register_buffer("table", torch.zeros(4), persistent=False)
+    places = changing_buffers(network, None)
+    assert [each.name for each in places] == [
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    ]
+    assert {each.module for each in places} == {network[0]}
+
+
+def test_a_skipped_step_undoes_a_buffer_that_was_replaced(tmp_path):
+    """A network may assign a new tensor instead of changing the old one."""
+    trainer = make_trainer(tmp_path, Normed(dropout=0.0))
+    network = trainer.state.stage.get_submodule("network.module")
+
+    def count(module: nn.Module, args: object, result: torch.Tensor) -> torch.Tensor:
+        norm = module.get_submodule("norm")
+        norm.running_mean = norm.get_buffer("running_mean") + 1
+        return result * failing
+
+    failing = float("nan")
+    before = network.get_buffer("norm.running_mean").clone()
+    network.register_forward_hook(count)
+    batches = trainer._batches()
+    trainer.step_log.start()
+    trainer._step(next(batches))
+    assert trainer.state.bad_steps == 1
+    assert network.get_buffer("norm.running_mean").equal(before)
+    failing = 1.0
+    trainer._step(next(batches))
+    assert trainer.state.bad_steps == 1
+    assert not network.get_buffer("norm.running_mean").equal(before)
 
 
 @pytest.mark.parametrize("sharded", [False, True])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import random
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ from cascade.networks.stage_network import MODULES
 from cascade.sampling.settings import SamplingSettings
 from cascade.space import Space
 from cascade.stage_kinds import load_stage
-from cascade.training.image_list import OtherImagesError
+from cascade.training.image_list import FILE, OtherImagesError
 from cascade.training.settings import TrainingSettings
 from cascade.training.starting_point import start_from
 from cascade.training.trainer import Trainer
@@ -140,10 +142,35 @@ def test_each_step_and_process_has_masks_of_its_own(server, tmp_path):
     assert len({tuple(mask.tolist()) for mask in masks}) == 4
 
 
-def test_a_run_does_not_go_on_with_other_tensors(tmp_path):
+def test_other_tensors_are_told(tmp_path, caplog):
+    """They may be the same ones, with rare augmentation."""
     train_normed(tmp_path, images=32).run()
     assert train_normed(tmp_path, data=tensors()).state.images_seen == 32
-    with pytest.raises(OtherImagesError, match="the data now has 32, with other contents"):
+    assert "not those that the run began with" not in caplog.text
+    trainer = train_normed(tmp_path, data=[-each for each in tensors()])
+    assert trainer.state.images_seen == 32
+    assert "it is another data set, or draws random numbers in __getitem__" in caplog.text
+    with pytest.raises(OtherImagesError, match="on 32 images, and the data now has 31"):
+        train_normed(tmp_path, data=tensors()[1:])
+
+
+def test_a_run_whose_data_set_rarely_augments_resumes(tmp_path):
+    numbers = random.Random(0)
+
+    class Mirrored(list):
+        def __getitem__(self, index):
+            each = super().__getitem__(index)
+            return each.flip(-1) if numbers.random() < 0.05 else each
+
+    train_normed(tmp_path, images=32, data=Mirrored(tensors())).run()
+    for _ in range(8):
+        assert train_normed(tmp_path, data=Mirrored(tensors())).state.images_seen == 32
+
+
+def test_tensors_do_not_take_the_place_of_files(tmp_path):
+    train_normed(tmp_path, images=32).run()
+    (tmp_path / FILE).write_bytes(gzip.compress(b'["a", 1]\n'))
+    with pytest.raises(OtherImagesError, match="1 removed"):
         train_normed(tmp_path, data=[-each for each in tensors()])
 
 

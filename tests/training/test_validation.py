@@ -317,6 +317,7 @@ def test_other_validation_images_choose_the_best_stage_anew(
     changed = [*values, "train.images=64", f"data.validation={tmp_path / 'other'}"]
     with caplog.at_level(logging.WARNING):
         make_trainer(tmp_path / "run", *changed).run()
+    assert "the validation images or the precision are not those" in caplog.text
     assert "its best stage is chosen again" in caplog.text
     assert read_best(tmp_path / "run").loss == 6.0
     assert [line["loss"] for line in read_run(tmp_path / "run").validation] == [7.0, 6.0]
