@@ -371,8 +371,8 @@ def test_shifted_pairs_are_broken_beyond_the_limit(shifted):
 
     assert broken(None) == broken(3.5) == set()
     assert broken(0.5) == {
-        f"{shifted}/high/4.png: is shifted 3.00 ± 0.00 px (-3.00 right, +0.00 down) from its partner, "
-        "but at most 0.5 px of the partner are allowed; align the pair, or allow more."
+        f"{shifted}/high/4.png: is shifted 3.00 ± 0.00 px (-3.00 right, +0.00 down) from its "
+        "partner, but at most 0.5 px of the partner are allowed; align the pair, or allow more."
     }
 
 
