@@ -716,7 +716,7 @@ def test_a_part_of_the_numbers_is_upscaled_as_black_to_white_and_mapped_back(ups
     assert (ranged.colour.double() - expected).abs().max() <= 1.5
     refused = upscale(folder / "narrow.tif", "--range", 9, 3, out="x.tif")
     assert refused.code == 1
-    assert "black first and white larger, got 9 and 3" in refused.err
+    assert "black first and white larger, got (9, 3)" in refused.err
 
 
 @pytest.fixture
