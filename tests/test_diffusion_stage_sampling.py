@@ -281,7 +281,11 @@ def test_starts_that_cannot_be_made_are_refused(base_stage, shape, strength, sam
         ({"labels": torch.zeros(1, 1).long()}, {}, r"labels must be \(1, 2\), got \(1, 1\)"),
         ({"labels": torch.tensor([[2, 0]])}, {}, "indices of animal must be from -1 to 1"),
         ({}, {"augmentation_level": 0.6}, r"in \[0\.0, 0\.5\].*got 0\.6"),
-        ({}, {"sampler": "ddpm", "options": {"eta": 0.5}}, "has no option 'eta'"),
+        (
+            {},
+            {"sampler": "ddpm", "options": {"eta": 0.5}},
+            "'eta' is an option of ddim, not of ddpm",
+        ),
         ({}, {"steps": 101}, "from 1 to 100"),
     ],
 )
@@ -354,7 +358,7 @@ def test_a_stage_with_other_settings_shares_its_weights(base_stage):
         ({"steps": 101}, "from 1 to 100"),
         ({"sampler": "dimm"}, "unknown sampler 'dimm': did you mean 'ddim'"),
         ({"temperature": 0.5}, r"temperature 0\.5 is for stages that take an image"),
-        ({"sampler": "ddpm", "options": {"eta": 0.5}}, "has no option 'eta'"),
+        ({"sampler": "ddpm", "options": {"eta": 0.5}}, "'eta' is an option of ddim, not of ddpm"),
     ],
 )
 def test_settings_that_do_not_fit_the_stage_are_refused_at_once(base_stage, values, message):

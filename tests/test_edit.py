@@ -232,7 +232,9 @@ def test_a_student_repaints_a_whole_picture(base_stage):
     student = CascadePipeline.from_stages({"base": student_of(base_stage, steps=2)})
     student.set_progress_bar_config(disable=True)
     assert student.edit(torch.zeros(3, 16, 16), strength=0.5).images.shape == (1, 3, 16, 16)
-    with pytest.raises(ContractError, match="resamplings has no effect, because the whole pict"):
+    with pytest.raises(
+        ContractError, match="resamplings has no effect, because the whole image is redrawn"
+    ):
         student.edit(torch.zeros(3, 16, 16), strength=0.5, resamplings=1)
 
 

@@ -257,7 +257,7 @@ def test_a_network_that_could_not_be_loaded_again_is_not_saved(tmp_path, monkeyp
     monkeypatch.setitem(MODULES, "mixing", Mixing)
     own_stage().save_pretrained(tmp_path / "stage")
     monkeypatch.delitem(MODULES, "mixing")
-    with pytest.raises(WeightsError, match=r"'mixing' is not in .*\.MODULES: known: none"):
+    with pytest.raises(WeightsError, match=r"'mixing' is not in .*\.MODULES: known: "):
         DiffusionStage.from_pretrained(tmp_path / "stage")
 
 

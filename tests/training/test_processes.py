@@ -23,7 +23,11 @@ from cascade.training.processes import make_accelerator
 
 IMAGES = 64
 TIMEOUT_S = 240
-NEWS = ("cascade: resuming ", "cascade: stopping ")
+NEWS = (
+    "cascade: resuming ",
+    "cascade: stopping ",
+    "cascade: with another number of images ",
+)
 
 
 def command_line(data: Path, *overrides: str, images: int = IMAGES) -> list[str]:
