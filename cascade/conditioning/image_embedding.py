@@ -38,7 +38,7 @@ from cascade.vision.encoders import (
 from cascade.vision.tower import FILES as TOWER_FILES
 
 TOWER = "vision"  # folder of the encoder in that of a stage
-SPREAD = 4  # tokens for an embedding, as in the paper; of one token, all pixels would get the same
+SPREAD = 4  # tokens for an embedding, as in the paper, so that attention can choose among them
 
 
 @dataclass(frozen=True, kw_only=True)

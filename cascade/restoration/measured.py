@@ -1,4 +1,4 @@
-"""Arrays of whole numbers for models of bands, which are measured numbers as those of files.
+"""Reads arrays of whole numbers as measured values, for models of bands.
 
 Shapes: B images, C bands, H and W pixels.
 """
