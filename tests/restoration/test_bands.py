@@ -551,12 +551,15 @@ def test_arrays_of_whole_numbers_hold_the_numbers_of_their_bands(one_band, five_
     assert np.array_equal(std, wanted.values[0])
 
 
-def test_a_run_starts_from_the_numbers_of_an_array(five_bands):
+def test_a_run_starts_from_the_numbers_of_an_array(fill_zeros):
+    five_bands = pipeline_of(5, ((0, 1000), (0, 10_000), (0, 10_000), (0, 10_000), (0, 5000)))
+    fill_zeros(five_bands.stages.last)
     numbers = np.random.default_rng(6).integers(0, 900, (16, 16, 5)).astype(np.uint16)
     unit = Raster(values=np.moveaxis(numbers, -1, 0)).unit_image(five_bands.stages.last.space)
     options = {"seed": 1, "output_type": "pt"}
     result = five_bands(image=numbers, **options).images
     assert result.equal(five_bands(image=unit[None], **options).images)
+    assert not result.equal(five_bands(image=numbers // 2, **options).images)
     with pytest.raises(ContractError, match="has 3 bands, but the model takes 5"):
         five_bands(image=numbers[..., :3], **options)
 
@@ -595,7 +598,7 @@ def test_a_run_starts_from_rasters_and_says_what_it_clips(five_bands, caplog):
     assert result.equal(five_bands(image=[np.moveaxis(numbers, 0, -1)], **options).images)
 
 
-def test_numbers_are_in_the_range_of_the_image_that_a_stage_takes():
+def test_numbers_are_in_the_range_of_the_image_that_a_stage_takes(fill_zeros):
     """That of its results is another one."""
     contract = Contract(
         Space(size_px=16, channels=1, range=(0, 100)), (PairedImage(channels=1, range=(0, 10_000)),)
@@ -605,9 +608,10 @@ def test_numbers_are_in_the_range_of_the_image_that_a_stage_takes():
         network_options={"channels": (8, 16), "blocks": 1, "patch_size": 2},
         sampling=SamplingSettings(steps=1), embedding_dim=32,
     ).eval()  # fmt: skip
-    pipeline = CascadePipeline.from_stages({"other": stage})
+    pipeline = CascadePipeline.from_stages({"other": fill_zeros(stage)})
     pipeline.set_progress_bar_config(disable=True)
     options = {"seed": 1, "output_type": "pt"}
     numbers = np.full((16, 16), 5000, np.uint16)
     expected = pipeline(image=torch.zeros(1, 1, 16, 16), **options).images
     assert pipeline(image=numbers, **options).images.equal(expected)
+    assert not pipeline(image=numbers // 2, **options).images.equal(expected)
