@@ -14,14 +14,14 @@ from cascade.tasks.generating import GeneratingTask
 from cascade.tasks.restoring import RestoringTask
 from cascade.tasks.task import PairedTask, Task
 
-TASKS: tuple[Task, ...] = (
+TASKS: list[Task] = [
     GeneratingTask(),
     DrawingTask(),
     ColouringTask(),
     EnlargingTask(),
     EditingTask(),
     RestoringTask(),
-)
+]
 
 
 def find_task(contracts: Sequence[Contract]) -> Task | None:
