@@ -99,11 +99,12 @@ def preview_data(
     return findings
 
 
-def narrow_range_warnings(source: ImageSource, recipe: StageRecipe) -> list[str]:
-    """Warn if the first images of a run use little of their numbers, and no range is stated."""
-    if recipe.data.range is not None or pictures_space(recipe).has_bands:
+def first_images_warnings(source: ImageSource, recipe: StageRecipe) -> list[str]:
+    """Warn if the first images of a run have channels that are not read, or need a range."""
+    if pictures_space(recipe).has_bands:
         return []
-    return _sample(source, recipe, FIRST_IMAGES).narrow_warnings(ADVICE)
+    report = _sample(source, recipe, FIRST_IMAGES)
+    return [*report.contents.left_out_remarks(), *report.narrow_warnings(ADVICE)]
 
 
 def _bundled_paths() -> set[str]:

@@ -11,7 +11,7 @@ import torch
 
 from cascade.autoencoder_stage import AutoencoderStage
 from cascade.building.data_notes import DataNotes
-from cascade.building.data_preview import narrow_range_warnings
+from cascade.building.data_preview import first_images_warnings
 from cascade.building.encoders import encode_images, load_encoder
 from cascade.building.spaces import reading_options, with_range
 from cascade.building.stages import build_stage, check_stage, check_values
@@ -105,7 +105,7 @@ def build_trainer(
         sources = [source] if held_out is None else [source, held_out]
         prepare_conditions(stage, sources, recipe.data.cache_dir)
         if make_accelerator().is_main_process:
-            lines += narrow_range_warnings(source, recipe)
+            lines += first_images_warnings(source, recipe)
         sets = [_read(each, stage, recipe, encoder) for each in sources]
         images, validation = sets[0], sets[1] if held_out is not None else None
         _start(stage, recipe, out, teacher)

@@ -254,14 +254,18 @@ class Contents:
                 f"{_images(len(self.missing))} with NaN or nodata: up to "
                 f"{percentage(max(self.missing.values()))} of an image{hint}"
             )
-        if self.wide:
-            most = max(self.wide.values())
-            lines.append(
-                f"{_images(len(self.wide))} of up to {most} channels, of which only the colour "
-                f"channels are read; to read all as measured values, pass --bands {most}, and in "
-                f"a recipe set space.channels={most}{hint}"
-            )
-        return lines
+        return [*lines, *self.left_out_remarks(hint)]
+
+    def left_out_remarks(self, hint: str = "") -> list[str]:
+        """A line if images have channels that are not read; see `remarks`."""
+        if not self.wide:
+            return []
+        most = max(self.wide.values())
+        return [
+            f"{_images(len(self.wide))} of up to {most} channels, of which only the colour "
+            f"channels are read; to read all as measured values, pass --bands {most}, and in "
+            f"a recipe set space.channels={most}{hint}"
+        ]
 
     def remarks_by_image(self) -> list[str]:
         """What `remarks` counts, one line per image."""

@@ -6,9 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from cascade.building.data_preview import SAMPLE_IMAGES, narrow_range_warnings, preview_data
+from cascade.building.data_preview import SAMPLE_IMAGES, first_images_warnings, preview_data
 from cascade.building.validation import OpenedData, overlap_warnings
 from cascade.data.sources import open_source
 from cascade.data.training_images import epoch_order
@@ -157,7 +158,17 @@ def test_a_run_that_begins_on_black_images_is_warned_of(tmp_path):
     Image.fromarray(frame).save(tmp_path / "a.tif")
     source = open_source(str(tmp_path))
     values = [f"data.path={tmp_path}", "condition.labels=null", "sampling.guidance=1"]
-    (warning,) = narrow_range_warnings(source, load_stage_recipe(TINY, values))
+    (warning,) = first_images_warnings(source, load_stage_recipe(TINY, values))
     assert "make 840 black and 1177 white with data.range=[840,1177]" in warning
     ranged = load_stage_recipe(TINY, [*values, "data.range=[840,1177]"])
-    assert narrow_range_warnings(source, ranged) == []
+    assert first_images_warnings(source, ranged) == []
+
+
+def test_a_run_on_colour_images_is_warned_of_channels_that_are_not_read(tmp_path):
+    tile = np.arange(16 * 16 * 5, dtype=np.uint8).reshape(16, 16, 5)
+    options = {"photometric": "minisblack", "planarconfig": "contig"}
+    tifffile.imwrite(tmp_path / "a.tif", tile, **options)
+    source = open_source(str(tmp_path))
+    values = [f"data.path={tmp_path}", "condition.labels=null", "sampling.guidance=1"]
+    (warning,) = first_images_warnings(source, load_stage_recipe(TINY, values))
+    assert "1 image of up to 5 channels, of which only the colour channels are read" in warning
