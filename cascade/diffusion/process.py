@@ -49,8 +49,9 @@ class NoiseProcess:
             see `Residual`. None for a network that predicts the whole of x0.
 
     Raises:
-        RecipeError: for eps prediction with a schedule that ends at an SNR of zero, because x0
-            cannot be recovered from pure noise and eps; or if `residual_std` does not fit the rest.
+        RecipeError: for an unknown name or a number out of range; for eps prediction with a
+            schedule that ends at an SNR of zero, because x0 cannot be recovered from pure noise and
+            eps; or if `residual_std` does not fit the rest.
     """
 
     def __init__(
@@ -73,6 +74,9 @@ class NoiseProcess:
         ):
             if value not in get_args(kind):
                 raise RecipeError(f"{name} must be one of {get_args(kind)}, got {value!r}.")
+        for name, number in (("min_snr_gamma", min_snr_gamma), ("logit_std", logit_std)):
+            if not number > 0:
+                raise RecipeError(f"{name} must be above 0, got {number}.")
         if prediction == "eps" and schedule.alpha_bar[-1] == 0:
             raise RecipeError(
                 "eps prediction cannot be used with zero_terminal_snr: the last timestep holds no "

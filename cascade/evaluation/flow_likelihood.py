@@ -58,7 +58,7 @@ def flow_bits_per_dimension(
 
     Raises:
         ContractError: if the images do not fit the stage, `steps` is out of range, or the stage is
-            a student.
+            a student, makes no pixels, or has no range of 256 levels.
     """
     check_likelihood(stage)
     schedule = stage.process.schedule

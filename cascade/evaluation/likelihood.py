@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -70,15 +71,20 @@ def bits_per_dimension(
         timesteps: how many of the T - 1 to visit for each image, spread evenly and drawn from its
             seed, so the mean over images has no bias; default: all, which is exact apart from the
             noise.
-        variance: variance of the steps, unless the stage has learned it; `large` is usually
-            tighter.
+        variance: variance of the steps, unless the stage has learned it: `small`, that of the
+            posterior, or `large`, which is beta and usually tighter.
         precision: arithmetic of the network: `fp32`, `bf16` or `auto`.
 
+    Returns:
+        The bound of each image, on the CPU.
+
     Raises:
-        ContractError: if the images do not fit the stage, `timesteps` is out of range, or the stage
-            is a student.
+        ContractError: if the images do not fit the stage, `timesteps` is out of range, `variance`
+            is unknown, or the stage is a student, makes no pixels, or has no range of 256 levels.
     """
     check_likelihood(stage)
+    if variance not in get_args(Variance):
+        raise ContractError(f"variance must be one of {get_args(Variance)}, got {variance!r}.")
     last = stage.process.schedule.train_steps - 1
     count = last if timesteps is None else timesteps
     if not 1 <= count <= last:

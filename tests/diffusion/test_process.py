@@ -220,6 +220,13 @@ def test_unknown_names_are_refused(schedule, values):
         NoiseProcess(schedule, **values)
 
 
+@pytest.mark.parametrize("name", ["min_snr_gamma", "logit_std"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_numbers_that_must_be_above_0_are_checked(schedule, name, value):
+    with pytest.raises(RecipeError, match=f"{name} must be above 0, got {value}"):
+        NoiseProcess(schedule, **{name: value})
+
+
 def test_last_timesteps_hold_nothing_of_the_image():
     process = NoiseProcess(NoiseSchedule("cosine"), prediction="x0", timesteps="last")
     t = process.draw_timesteps(torch.tensor([0.0, 0.3, 1 - 2**-24]))

@@ -152,6 +152,11 @@ def test_timesteps_that_are_not_there_are_refused(base_stage, batch):
             bits_per_dimension(stage, batch, timesteps=count)
 
 
+def test_a_variance_that_is_not_there_is_refused(base_stage, batch):
+    with pytest.raises(ContractError, match=r"variance must be one of .* got 'learned'"):
+        bits_per_dimension(base_stage, batch, variance="learned")
+
+
 def test_a_student_which_does_not_denoise_is_refused(base_stage, batch):
     with pytest.raises(ContractError, match="not for a student of teacher, 4 steps"):
         bits_per_dimension(student_of(base_stage, steps=4), batch)
