@@ -35,14 +35,15 @@ class CallOptions:
     """Options of a pipeline call that few users need.
 
     Attributes:
-        inputs: inputs for conditions of your own, by input name; and `latents` (B, c, h, w), from
-            which a run starts at the decoder.
+        inputs: inputs for conditions of your own, by input name; `latents` (B, c, h, w), from
+            which a run starts at the decoder; and `like`, embeddings (B, E, 1, 1) from which it
+            starts at the stage that takes them.
         overrides: changes to the stages' sampling settings.
         start_at: name of the stage that takes the input image; default: the first one that takes
             its size.
         stop_at: name of the last stage to run, whose images are the result; default: the last one.
-        batch_size: number of images at a time, which changes memory and time but not the images;
-            default: as many as have 2^18 pixels together.
+        batch_size: number of images at a time, which changes memory and time, but the images by
+            no more than the rounding of the device; default: as many as have 2^18 pixels together.
         precision: `auto`, `fp32` or `bf16`.
         keep_intermediates: whether to return the earlier stages' images too.
         callback_on_step_end_tensor_inputs: which of `x_t` and `x0` a callback gets.
@@ -86,14 +87,15 @@ class CascadeOutput:
     """The result of a pipeline call.
 
     Attributes:
-        images: the last stage's images: PIL images, or (B, C, H, W) in [-1, 1] for `pt`, or
-            (B, H, W, C) in [0, 1] for `np`, as in diffusers.
+        images: the last stage's images: PIL images; for `pt` a tensor (B, C, H, W) in [-1, 1],
+            which diffusers has in [0, 1]; for `np` an array (B, H, W, C) in [0, 1]. Latents and
+            embeddings are tensors (B, C, H, W).
         seeds: one whole number per image, which makes the same image again.
         prompts: one text per image; empty without a prompt.
         labels: one dictionary per image, from label field to class name.
         settings: each stage's sampling settings, by stage name.
-        intermediates: each earlier stage's images by stage name, like `images`, but latents and
-            embeddings as tensors (B, C, H, W); empty unless the call keeps them.
+        intermediates: each earlier stage's images by stage name, like `images`; empty unless the
+            call keeps them.
     """
 
     images: Any

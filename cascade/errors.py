@@ -11,11 +11,11 @@ class CascadeError(ValueError):
 
 
 class RecipeError(CascadeError):
-    """A recipe is missing, unreadable, or has a wrong key or value."""
+    """A recipe, or a noise schedule or process, has a wrong value; or a recipe cannot be read."""
 
 
 class ContractError(CascadeError):
-    """Stages, images or conditions do not fit together."""
+    """An argument has a wrong value, or stages, images and conditions do not fit together."""
 
 
 class SettingsError(ContractError):
@@ -39,7 +39,7 @@ class OtherProcessError(CascadeError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error of another package, without full stop; its class if it is mute."""
+    """The first line of another package's error, without full stop; its class if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(". ") if lines else type(error).__name__
 

@@ -27,6 +27,7 @@ from cascade.conditioning.text import PromptLike
 from cascade.diffusion.noise import GeneratorLike
 from cascade.edit_call import OnRemark, edit
 from cascade.imaging.exchange import OutputType, PictureLike, StartLike
+from cascade.imaging.rasters.raster import Raster
 from cascade.picture_calls import colourise, restore, upscale
 from cascade.restoration.holes import MaskLike
 from cascade.restoration.subject import EditedLike
@@ -38,10 +39,13 @@ from cascade.text.cut_reports import report_cuts
 
 
 class CascadePipeline(StagedPipeline):
-    """A base or a colourising stage and its upsamplers, or any part of such a chain.
+    """Stages in a chain, the first of which starts from noise or from an input image.
 
     Args:
         stages: the chain of stages; `CascadePipeline.from_stages` makes one from a dictionary.
+
+    Raises:
+        ContractError: if `stages` is no `StageChain`.
     """
 
     @classmethod
@@ -64,7 +68,7 @@ class CascadePipeline(StagedPipeline):
         """Return a pipeline that shares the weights and samples with changed settings.
 
         Args:
-            overrides: changes by stage name.
+            overrides: changes by stage name, or under `all`.
             settings: sampling settings as in a call, which take precedence.
 
         Raises:
@@ -87,7 +91,7 @@ class CascadePipeline(StagedPipeline):
         negative_prompt: PromptLike | None = None,
         num_images: SupportsIndex | None = None,
         labels: LabelsLike | None = None,
-        image: StartLike | None = None,
+        image: StartLike | Raster | Sequence[Raster] | None = None,
         like: StartLike | None = None,
         seed: SupportsIndex | None = None,
         seeds: Sequence[int] | None = None,
@@ -111,7 +115,7 @@ class CascadePipeline(StagedPipeline):
         negative_prompt: PromptLike | None = None,
         num_images: SupportsIndex | None = None,
         labels: LabelsLike | None = None,
-        image: StartLike | None = None,
+        image: StartLike | Raster | Sequence[Raster] | None = None,
         like: StartLike | None = None,
         seed: SupportsIndex | None = None,
         seeds: Sequence[int] | None = None,
@@ -128,32 +132,38 @@ class CascadePipeline(StagedPipeline):
                 leaves it open.
             negative_prompt: from what guidance pushes away, in the same forms; default: from no
                 prompt. It needs guidance other than 1.
-            num_images: number of images to make; default: one per prompt. Input images make one
-                result each, so it is ignored.
+            num_images: number of images to make; default: one per entry of `prompt`, `labels` or
+                `like`. With `image` it is ignored, because input images make one result each.
             labels: for all images, or one per image: `{"class": "cat-face"}` or `"cat-face,noto"`.
-                Missing fields are drawn from each image's seed, or left open if there is a prompt
-                or an input image, which may show something else.
-            image: input images to start from: PIL images; a tensor (B, C, h, w) in [-1, 1]; or an
-                array (B, h, w, C) of 8 or 16 bits, or of floats in [0, 1].
-            like: a picture to vary, or one per image, in the same forms: the run starts at the
-                stage that takes an image embedding, with the embedding of the picture's middle
-                square. `inputs={"like": …}` takes embeddings (B, E, 1, 1) instead.
+                Missing fields are drawn from each image's seed, or left open if there is a prompt,
+                an input image or a picture to vary, which may show something else.
+            image: input images to start from, all of one size: PIL images; a tensor (B, C, h, w)
+                in [-1, 1]; or an array (B, h, w, C) of 8 or 16 bits, or of floats in [0, 1]. For a
+                stage of bands, whole numbers are measured ones in the unit of its range, and may
+                also be int16 or `Raster`s.
+            like: a picture to vary, or one per image, as PIL images, a tensor or an array: the run
+                starts at the stage that takes an image embedding, with the embedding of the
+                picture's middle square. `inputs={"like": …}` takes embeddings (B, E, 1, 1)
+                instead.
             seed: whole number from 0 for the first image; the others count up; default: random.
             seeds: one whole number per image, instead of `seed`.
             generator: a generator whose `initial_seed()` takes the place of `seed`, or a list of
                 one per image. Its state is neither used nor changed.
-            output_type: `pil`, `pt` or `np`.
+            output_type: `pil`, which is for pixels of 1 or 3 channels, `pt` or `np`; see
+                `CascadeOutput`.
             callback_on_step_end: called as `callback(pipeline, step, timestep, kwargs)` after every
                 step; may return a dictionary with a new `x_t`. `kwargs["seeds"]` are the seeds of
                 the current batch, and `pipeline.current_stage` is the name of its stage.
-            return_dict: whether to return a `CascadeOutput`, or a tuple with the images.
+            return_dict: whether to return a `CascadeOutput`, or a tuple of its images alone.
             options: fields of `cascade.call.CallOptions` such as `keep_intermediates`, `batch_size`
                 or `precision`, and sampling settings such as `steps`, `sampler`, `guidance`,
                 `augmentation_level` or `eta`: one value for all stages, a sequence in their order,
                 or a mapping by stage name. Default: the stage's saved settings.
 
         Raises:
+            CascadeError: if the encoder of a prompt or of `like` cannot be found.
             ContractError: if an argument does not fit the stages.
+            DataError: if PIL holds an image in a mode whose range is not known.
         """
         return_dict = flag("return_dict", return_dict)
         check_step_end(callback_on_step_end)
@@ -193,8 +203,13 @@ class CascadePipeline(StagedPipeline):
         Args:
             arguments: those of a call that decide its images.
 
+        Returns:
+            The stages that run, with their settings, and the inputs and seeds of all images.
+
         Raises:
+            CascadeError: if the encoder of a prompt or of `like` cannot be found.
             ContractError: if an argument does not fit the stages.
+            DataError: if PIL holds an image in a mode whose range is not known.
         """
         request = read_call(self.stages, arguments)
         self._report_cuts(request.run, request.inputs)
@@ -206,6 +221,7 @@ class CascadePipeline(StagedPipeline):
         Later calls do not warn about them again.
 
         Raises:
+            CascadeError: if the text encoder cannot be found.
             ContractError: if the pipeline takes no prompt, or a prompt is not a text.
         """
         seeds = list(range(len(prompts)))
@@ -238,24 +254,28 @@ class CascadePipeline(StagedPipeline):
             image: one picture: a PIL image, a `Picture`, a tensor (C, h, w) in [-1, 1], or an array
                 (h, w, C) of 8 or 16 bits or of floats in [0, 1].
             mask: white where to repaint: a PIL image or a `Picture` of the same size, or a bool or
-                uint8 array or tensor (h, w); default: the transparent pixels of the picture.
+                uint8 array or tensor (h, w); default: the transparent pixels of the picture, and
+                with a strength below 1 the whole picture if there are none.
             prompt: what to draw, for pipelines that take text, as in a call.
             callback_on_step_end: as in a call.
             progress: called as `progress(done, total)` from time to time, in units of work.
             on_remark: called with what to know about the mask, such as that it is empty; default:
                 a warning in the log.
-            options: `uncrop`, pixels to add at left, top, right and bottom; `strength`,
-                `resamplings`, `window_px`, `feather_px`, `grow_px` and `stays_grey`, see
-                `cascade.restoration.editing.Editing`; `negative_prompt`, `num_images`, `labels`,
-                `seed`, `seeds`, `generator`, fields of `cascade.call.CallOptions`, and sampling
+            options: `uncrop`, pixels to add at left, top, right and bottom; fields of
+                `cascade.restoration.editing.Editing`, such as `strength`; `negative_prompt`,
+                `num_images`, `labels`, `seed`, `seeds`, `generator`, fields of
+                `cascade.call.CallOptions` other than `start_at` and `stop_at`, and sampling
                 settings, as in a call. Labels that are left out stay open.
 
         Returns:
             As of a call, with images of the same kind as `image`: a list of PIL images or
-            `Picture`s, or a tensor or array with one more dimension.
+            `Picture`s, or a tensor or array with one more dimension. Intermediates are of the
+            window that the stages see, as PIL images, or tensors unless they have 1 or 3 channels.
 
         Raises:
+            CascadeError: if the encoder of a prompt cannot be found.
             ContractError: if an argument does not fit the stages.
+            DataError: if PIL holds the picture or the mask in a mode whose range is not known.
         """
         return edit(
             self,
@@ -283,23 +303,29 @@ class CascadePipeline(StagedPipeline):
             image: a PIL image, which keeps transparency and metadata; a `Picture`, which also keeps
                 16 bits; a `Raster` of bands; a tensor (C, h, w) or (B, C, h, w) in [-1, 1]; an
                 array (h, w), (h, w, C) or (B, h, w, C) of 8 or 16 bits or of floats in [0, 1]; or a
-                list of these.
-            scale: factor for both sides, above 1; default: the factor of all upsamplers together.
+                list of these. For stages of bands, whole numbers in arrays are measured ones in
+                the unit of their range, and may be int16.
+            scale: factor for both sides, above 1 and at most 64; default: the factor of all
+                upsamplers together.
             progress: called as `progress(done, total)` from time to time, in units of work.
             generator: a generator whose `initial_seed()` takes the place of `seed`, or a list of
                 one per picture. Its state is neither used nor changed.
             settings: `seed`, `tile_px`, `consistent`, `precision`, see
                 `cascade.restoration.upscaling.Upscaling`, and sampling settings as in a call.
                 `seeds`, a number counted up from `seed`, gives the mean of that many results, and
-                `return_std=True` the standard deviation over them too.
+                with at least 2 of them, `return_std=True` the standard deviation over them too.
 
         Returns:
             The results, of the same type as `image`. With `return_std`, a pair of them and the
-            standard deviations in units of their numbers: float32 arrays for PIL images and
-            arrays, tensors for tensors and `Picture`s, a `Raster` for a `Raster`.
+            standard deviations in units of their numbers: arrays for PIL images and arrays,
+            tensors for tensors and `Picture`s, a `Raster` for a `Raster`. If the pipeline keeps
+            what `evaluate --apply-doubt` measured for this number of seeds with these settings,
+            the expected errors take the place of the deviations.
 
         Raises:
             ContractError: if an argument does not fit the stages.
+            DataError: if PIL holds a picture in a mode whose range is not known.
+            OutputError: if a very large picture needs more temporary space than the disk has.
         """
         return upscale(self.stages, image, settings | {"scale": scale}, progress, generator)
 
@@ -316,7 +342,7 @@ class CascadePipeline(StagedPipeline):
         The size stays: if upsamplers follow that stage, `upscale` the result to use them too.
 
         Args:
-            image: grey or colour pictures, of the same types as for `upscale`.
+            image: grey or colour pictures, of the same types as for `upscale` except `Raster`s.
             progress: called as `progress(done, total)` from time to time, in units of work.
             generator: one or one per picture, as for `upscale`.
             settings: `seed`, `hints` (a PIL image or a `Picture`), `precision`, see
@@ -327,7 +353,7 @@ class CascadePipeline(StagedPipeline):
             The results, of the same type as `image`; with `return_std` a pair, as for `upscale`.
 
         Raises:
-            ContractError: if an argument does not fit the stages.
+            CascadeError: as `upscale`.
         """
         return colourise(self.stages, image, settings, progress, generator)
 
@@ -355,6 +381,6 @@ class CascadePipeline(StagedPipeline):
             The results, of the same type as `image`; with `return_std` a pair, as for `upscale`.
 
         Raises:
-            ContractError: if an argument does not fit the stages.
+            CascadeError: as `upscale`.
         """
         return restore(self.stages, image, settings, progress, generator)

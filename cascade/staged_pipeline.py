@@ -96,7 +96,10 @@ class StagedPipeline(ABC):
 
     @property
     def num_timesteps(self) -> int:
-        """How many steps the current stage takes, for callbacks."""
+        """How many steps the current stage takes, for callbacks; 0 before the first one ends.
+
+        They are calls of its network; where an edit runs in tiles, each row of tiles counts.
+        """
         return self._num_timesteps
 
     def enter(self, stage: str | None, steps: int = 0) -> None:
@@ -186,6 +189,7 @@ class StagedPipeline(ABC):
         Raises:
             ContractError: if the engine is not installed, or the folder belongs to another version
                 or to other weights.
+            WeightsError: if the folder is damaged.
         """
         from cascade.engines.running import with_engine
 
@@ -227,7 +231,9 @@ class StagedPipeline(ABC):
             hub: `push_to_hub=True` and `repo_id=…` upload the folder afterwards; see `push_to_hub`.
 
         Raises:
+            ContractError: if an argument does not exist or does not fit.
             OutputError: if the folder cannot be written, or the Hub refuses.
+            WeightsError: if `safe_serialization` is false.
         """
         pushed = hub.pop("push_to_hub", False)
         check_arguments(hub, [*SAVING, *(("repo_id", *UPLOADING) if pushed else ())], NO_VARIANT)
@@ -273,6 +279,7 @@ class StagedPipeline(ABC):
             The address of the commit.
 
         Raises:
+            ContractError: if an argument does not exist or does not fit.
             OutputError: if the Hub cannot be reached or refuses.
         """
         check_arguments(hub, ("dtype", "card", *UPLOADING), NO_VARIANT)
@@ -296,7 +303,7 @@ class StagedPipeline(ABC):
                 `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
 
         Raises:
-            WeightsError: if the pipeline is missing, incomplete or damaged.
+            WeightsError: if the pipeline is missing, incomplete, damaged, or one of diffusers.
             ContractError: if an option does not exist or has no effect, or the stages do not join.
         """
         loading = read_loading(folder, options)

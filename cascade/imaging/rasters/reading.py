@@ -57,10 +57,16 @@ def raster_format(data: bytes, name: str) -> str:
 
 
 def read_raster(path: str | Path, number: int = 0, layout: Layout | None = None) -> Raster:
-    """Read an image of a file; see `decode_raster`.
+    """Read an image of a file.
+
+    Args:
+        path: the file.
+        number: which image of a stack or volume, counted from 0.
+        layout: how the file is divided into images, see `Layout`; default: volumes of NIfTI along
+            their last axis.
 
     Raises:
-        DataError: if the file cannot be read or is not an image.
+        DataError: if the file cannot be read, or as `decode_raster`.
     """
     return decode_raster(read_bytes(Path(path)), str(path), number, layout)
 

@@ -114,8 +114,8 @@ def write_rasters(
 
     Args:
         path: the file; its ending names the format.
-        rasters: the images, which are taken one at a time.
-        count: number of images.
+        rasters: the images, at least one, which are taken one at a time.
+        count: how many these are.
         description: ASCII that says what the numbers are. TIFF alone has a place for it, unless it
             is OME-TIFF, where OME's own XML is.
         mark: how a trained model made them; None to say nothing, also of an earlier mark of
