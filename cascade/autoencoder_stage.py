@@ -1,8 +1,8 @@
-"""AutoencoderStage: makes images smaller for other stages, and in a chain makes images of latents.
+"""AutoencoderStage: encodes images as latents, in which other stages work, and decodes these.
 
-After a stage that makes latents, it decodes them (Rombach et al. 2022, arXiv 2112.10752). Alone it
-is a variational autoencoder: it draws latents from N(0, 1) and decodes them (Kingma & Welling 2013,
-arXiv 1312.6114).
+In a chain, after a stage that makes latents, it decodes them (Rombach et al. 2022, arXiv
+2112.10752). Alone it is a variational autoencoder: it draws latents from N(0, 1) and decodes them
+(Kingma & Welling 2013, arXiv 1312.6114).
 
 Shapes: B images, C channels, H and W pixels; c channels of the latents, h and w their size, where H
 is f times h.
@@ -200,7 +200,7 @@ class AutoencoderStage(Stage):
             std: their standard deviation, above 0.
 
         Raises:
-            ContractError: if the numbers cannot be used.
+            ContractError: if `std` is not above 0.
         """
         if not std > 0:
             raise ContractError(

@@ -85,7 +85,7 @@ class Contract:
 
     @property
     def description(self) -> str:
-        """The image that the stage takes, in words: `64 px`, `grey 256 px`, or `noise`."""
+        """The image that the stage takes, in words: `64 px`, `greyscale 256 px`, or `noise`."""
         texts = [each.description(self.space) for each in self.conditions]
         return ", ".join(text for text in texts if text) or "noise"
 

@@ -61,7 +61,8 @@ class SamplingRun:
         Args:
             seeds: one whole number per image.
             inputs: the user's inputs, which fit the contract.
-            previous: (B, C, h, w) in [-1, 1], the images of the previous stage; None for none.
+            previous: (B, C, h, w), the images of the previous stage, in [-1, 1] for pixels; None
+                for none.
 
         Returns:
             (B, C, H, W) float32, in [-1, 1] for pixels.

@@ -174,7 +174,11 @@ class Space:
         return low, high
 
     def quantise(self, images: Tensor) -> Tensor:
-        """Round images in [-1, 1] to the values that stand for whole numbers in `range`."""
+        """Round images in [-1, 1] to the values that stand for whole numbers in `range`.
+
+        Raises:
+            ContractError: if the range holds too few whole numbers, as `levels`.
+        """
         return quantise(images, self.levels)
 
     def rounded(self, images: Tensor) -> Tensor:

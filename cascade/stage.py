@@ -44,10 +44,10 @@ class Run:
         tiles: how to cut images that are too large for one pass; None for whole images.
         hooks: extra work during sampling, such as known pixels, callbacks and progress.
         stream: name of the random stream; each stage of a pipeline has another one.
-        precision: `fp32`, `bf16`, or `auto`.
+        precision: `fp32`, `bf16`, or `auto`, which is bf16 where the hardware is fast at it.
 
     Raises:
-        ContractError: if a value is of another kind.
+        ContractError: if settings, tiles or hooks are of another kind.
     """
 
     settings: SamplingSettings | None = None
@@ -184,13 +184,15 @@ class Stage(nn.Module, ABC):
         previous: Tensor | None = None,
         run: Run | None = None,
     ) -> Tensor:
-        """Make images, one per seed; the same seed gives the same image at any batch size.
+        """Make images, one per seed.
+
+        The same seed gives the same image at any batch size, up to the rounding of the device.
 
         Args:
             seeds: one whole number per image.
             inputs: the user's inputs, one per seed; None for no inputs.
-            previous: (B, C, h, w) in [-1, 1], the images of the previous stage; None for the first
-                stage.
+            previous: (B, C, h, w), the images of the previous stage, in [-1, 1] for pixels; None
+                for the first stage.
             run: settings, tiles and hooks; None for the defaults.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Blur of conditioning images in training (CDM, Ho et al. 2021, arXiv 2106.15282, section 4)."""
+"""Blur of conditioning images in training (CDM, Ho et al. 2021, arXiv 2106.15282)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ def blur(images: Tensor, uniform: Tensor, probability: float) -> Tensor:
         uniform: (B, 2) uniform draws in [0, 1): an image is blurred if the first is below
             `probability`, with the sigma that the second gives.
         probability: share of the images that are blurred, in [0, 1].
-
 
     Returns:
         (B, C, h, w).

@@ -2,7 +2,7 @@
 
 A condition knows its recipe key, what training, sampling and evaluation do with it, and how it
 enters the network. To add a kind, write one final subclass in a file of its own and enter it into
-`CONDITIONS` of `cascade.conditioning.kinds`. Nothing else in the package names a kind.
+`CONDITIONS` of `cascade.conditioning.kinds`.
 
 Shapes: B batch, C channels, H and W pixels of the stage's images, h and w of a conditioning image.
 """
@@ -303,7 +303,7 @@ class Condition(ABC):
 
         Args:
             inputs: the user's inputs.
-            previous: (B, C, h, w) in [-1, 1], the result of the previous stage; None for the first.
+            previous: (B, C, h, w), the result of the previous stage; None for the first.
             space: space of the stage's images.
 
         Raises:

@@ -90,8 +90,8 @@ class Request:
 
     Attributes:
         inputs: the user's inputs.
-        previous: (B, C, h, w) in [-1, 1], the result of the previous stage; None for the first
-            stage of a run, which takes the user's `image`.
+        previous: (B, C, h, w), the result of the previous stage, in [-1, 1] for pixels; None for
+            the first stage of a run, which takes the user's `image`.
         space: space of the stage's images.
         size_px: height and width of the canvas, which may be a little larger than the result
             because networks take only multiples of some size.

@@ -1,7 +1,7 @@
 """Noise-conditioning augmentation: a conditioning image with noise at a level that is embedded.
 
-After CDM (Ho et al. 2021, arXiv 2106.15282, section 4): Gaussian noise is drawn once per image, and
-the network receives its level. Training and sampling share these functions.
+After CDM (Ho et al. 2021, arXiv 2106.15282): Gaussian noise is drawn once per image, and the
+network receives its level. Training and sampling share these functions.
 
 Shapes: B batch, C channels, h and w pixels of the conditioning image.
 """

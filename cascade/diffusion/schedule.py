@@ -2,9 +2,9 @@
 
 Linear betas come from DDPM (Ho et al. 2020, arXiv 2006.11239), cosine betas from Nichol & Dhariwal
 2021 (arXiv 2102.09672, eq. 17), the resolution shift from simple diffusion (Hoogeboom et al. 2023,
-arXiv 2301.11093, eq. 9), the zero terminal SNR from Lin et al. 2023 (arXiv 2305.08891, algorithm
-1). Tables are float64 and cast when used: in float32, 1 - alpha_bar of the first timesteps would be
-right to three digits only.
+arXiv 2301.11093, section 3.1), the zero terminal SNR from Lin et al. 2023 (arXiv 2305.08891,
+algorithm 1). Tables are float64 and cast when used: in float32, 1 - alpha_bar of the first
+timesteps would be right to three digits only.
 
 Shapes: T training timesteps, B batch.
 """
@@ -36,7 +36,7 @@ class NoiseSchedule:
         betas: for the kind `betas`: the T variances of the forward process, in (0, 1].
 
     Raises:
-        RecipeError: if a value is out of range.
+        RecipeError: for an unknown kind, or a value out of range.
     """
 
     def __init__(

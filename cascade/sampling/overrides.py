@@ -17,7 +17,10 @@ class Overrides:
 
     Args:
         values: partial settings by the name of a stage, or under `all`. The settings of a stage
-            take precedence over those under `all`.
+            take precedence over those under `all`. None for a setting changes nothing.
+
+    Raises:
+        ContractError: if the values have another form.
     """
 
     def __init__(self, values: Mapping[str, Mapping[str, Any]] | None = None) -> None:
@@ -58,7 +61,7 @@ class Overrides:
 
         Args:
             names: names of all stages.
-            run: names of the stages that run, which are the last ones of `names`.
+            run: names of the stages that run, a part of `names` without gaps.
             settings: for each setting, one value for all stages, a sequence in the order of `run`
                 or of `names`, or a mapping by stage name; None for no change.
 
@@ -103,7 +106,7 @@ class Overrides:
         """Apply the changes to the settings of a stage.
 
         Raises:
-            ContractError: for an unknown setting.
+            ContractError: for an unknown setting, or a value that is out of range.
         """
         return settings.changed(**self.of(stage))
 

@@ -45,11 +45,12 @@ class SamplingSettings:
     Attributes:
         sampler: name of the sampler (see `sampler_names`), or the class name of any scheduler of
             diffusers.
-        steps: number of timesteps to visit.
+        steps: number of timesteps to visit, from 1 to the number of training timesteps.
         guidance: scale of classifier-free guidance; 1 for no guidance.
         guidance_interval: lowest and highest sigma / alpha at which guidance is applied; None or
             `none` for all (Kynkäänniemi et al. 2024, arXiv 2404.07724).
-        augmentation_level: noise level of conditioning images, within the range of training.
+        augmentation_level: noise level of conditioning images in [0, 1], within the range of
+            training.
         denoise: share of the measured noise and compression to remove, from 0 to 1; at 0 the image
             counts as clean and keeps its grain. Only for stages with the condition `defects`.
         threshold: how the predicted image is kept in range: `static` clips it, `dynamic` scales it
@@ -69,7 +70,7 @@ class SamplingSettings:
         options: options of the sampler by name, such as `eta` of ddim.
 
     Raises:
-        ContractError: naming the value that is out of range.
+        ContractError: naming the value that is out of range or contradicts a sampler object.
     """
 
     sampler: str | type[Sampler] = "ddim"
@@ -155,7 +156,7 @@ class SamplingSettings:
 
         Raises:
             ContractError: for a name that is neither a setting nor an option of the sampler, or a
-                value that contradicts a sampler object.
+                value that is out of range or contradicts a sampler object.
         """
         values = {name: value for name, value in values.items() if value is not None}
         sampler, implied = split_sampler(values.pop("sampler", self.sampler))

@@ -1,8 +1,8 @@
 """Finds the best settings of a pipeline by running the whole chain on held-out pictures.
 
 The whole chain is needed: the best augmentation level of an upsampler, for example, depends on the
-images of the stages before it (Ho et al. 2021, arXiv 2106.15282, section 3; Saharia et al. 2022,
-arXiv 2205.11487, appendix), so no figure of that stage alone can show it.
+images of the stages before it (Ho et al. 2021, arXiv 2106.15282; Saharia et al. 2022, arXiv
+2205.11487, appendix), so no figure of that stage alone can show it.
 """
 
 from __future__ import annotations
@@ -175,6 +175,7 @@ def sweep(
             of the pipeline's current settings are not finite.
         DataError: if there are too few pictures, or too few captions for the figure, or a picture
             is damaged or too small.
+        WeightsError: if weights of the extractor or the alignment model cannot be loaded.
         OutputError: if the folder cannot be written.
     """
     choice, progress = SweepOptions(**options), progress or no_progress
