@@ -40,7 +40,7 @@ class ImportOptions:
             unless the published weights with these shapes do.
 
     Raises:
-        ContractError: if a value is not one of these.
+        ContractError: if a number is too low, or a value is not one of its choices.
     """
 
     size_px: int | None = None

@@ -58,6 +58,7 @@ class Generator:
     Raises:
         ContractError: if a setting does not exist, or no model could take its value.
         WeightsError: if the model does not exist.
+        DataError: if `out` is no address that can be opened.
     """
 
     def __init__(

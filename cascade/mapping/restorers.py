@@ -62,6 +62,7 @@ class PictureMapper(ABC):
     Raises:
         ContractError: if a setting does not exist, or no model could take its value.
         WeightsError: if the model does not exist.
+        DataError: if `out` is no address that can be opened.
     """
 
     kind: ClassVar[type]
@@ -114,8 +115,8 @@ class PictureMapper(ABC):
         Returns:
             All columns. Results take the place of the pictures; for files, `name` is the name of
             the result, and `error` says why a picture has none, and is empty otherwise. With `out`
-            the column of the pictures is left out. Rows that have an `error` already stay as they
-            are.
+            the column of the pictures is left out. Rows of files that have an `error` already keep
+            it and get no result.
 
         Raises:
             CascadeError: if columns and settings do not fit together or to the model, or results

@@ -46,8 +46,8 @@ class Colouring:
 
     Attributes:
         seed: whole number that decides all noise; another seed may give other colours.
-        hints: a picture of the same shape with strokes in the colours to use there. Strokes are its
-            opaque pixels, or without transparency the pixels that are not grey.
+        hints: a picture of the same proportions with strokes in the colours to use there. Strokes
+            are its opaque pixels, or without transparency the pixels that are not grey.
         precision: `auto`, `fp32` or `bf16`.
         inputs: inputs of further conditions by name, each for one picture.
 

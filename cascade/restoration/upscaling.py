@@ -62,7 +62,8 @@ class Upscaling:
             512, or the stage's own size if it has attention, and less if memory is short.
         consistent: whether the result, downscaled again, must equal the input; default: yes, unless
             a stage was trained to restore degraded pictures, or on pairs. A stage that is told how
-            degraded its picture is agrees with it up to its noise.
+            degraded its picture is agrees with it up to its noise. Where the factor is no whole
+            number, only what the passes give agrees with their inputs.
         precision: `auto`, `fp32` or `bf16`.
         inputs: inputs of further conditions by name, each for one picture.
 

@@ -29,7 +29,7 @@ class Task(ABC):
     Evaluation compares their images with real pictures as sets, unless the task is a `PairedTask`.
 
     Attributes:
-        name: the task in JSON.
+        name: name of the task in reports and JSON.
         description: the end of a sentence that begins with "a pipeline that".
         hub_type: the task type of the Hugging Face Hub.
         hub_title: the heading of its results on the Hub.

@@ -39,10 +39,11 @@ class TrainingSettings:
             from which an average of any width can be made afterwards; 0 for no snapshots.
         max_bad_steps: how many steps in a row may have a loss or gradient that is not finite; they
             are skipped, and one more ends the run.
-        precision: `auto` is bf16 where the hardware has it.
+        precision: `fp32`, `bf16`, or `auto`, which is bf16 where the hardware is fast at it.
         compile: whether to compile the network, which pays on long runs.
         gradient_checkpointing: whether to recompute activations, which saves memory and costs time.
-        seed: whole number that decides initial weights, the order of the data and all noise.
+        seed: whole number that decides the order of the data and all noise; where a recipe makes
+            the stage, also its initial weights.
         checkpoint_every_images: number of images between checkpoints.
         keep_checkpoints: number of checkpoints to keep, at least 1.
         sample_every_images: number of images between grids of samples, with which the meters are

@@ -62,7 +62,8 @@ class Trainer:
     Args:
         stage: the stage to train; its weights are changed.
         images: the training images: `TrainingImages`, or a data set of tensors (C, H, W) in
-            [-1, 1], see `TensorSource`; these are mirrored half of the time and not cropped.
+            [-1, 1], see `TensorSource`; these are mirrored half of the time, unless they are
+            latents, and not cropped.
         out: folder of the run, for checkpoints, samples, log and the trained stage.
         settings: settings of the run.
         validation: held-out images, read as the training images are, whose loss is measured on a
@@ -77,9 +78,10 @@ class Trainer:
         WeightsError: if the stage could not be loaded again after training, or the folder contains
             checkpoints of another stage, or only incomplete ones.
         OtherImagesError: if the run in the folder began with other images or labels.
-        CascadeError: if the run in the folder began with other settings, a tracker is not
-            installed, the device cannot be used, or the processes of the run found different
-            images or checkpoints.
+        DataError: if the images do not fit the stage.
+        CascadeError: if the objective does not fit the stage, settings exclude each other, the run
+            in the folder began with other settings, a tracker is not installed, the device cannot
+            be used, or the processes of the run found different images or checkpoints.
     """
 
     def __init__(
