@@ -107,7 +107,11 @@ class AutoencoderStage(Stage):
 
     @property
     def latents(self) -> Latents:
-        """The condition that describes the latents."""
+        """The condition that describes the latents.
+
+        Raises:
+            ContractError: if the contract has no such condition, or others too.
+        """
         condition = self.contract.condition(Latents.name)
         if not isinstance(condition, Latents) or len(self.conditions) != 1:
             raise ContractError("an autoencoder stage has one condition, latents.")

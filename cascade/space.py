@@ -52,7 +52,7 @@ class Space:
         encoder_shift: number that was subtracted from what the encoder gives.
         encoder_scale: number above 0 that the difference was multiplied by.
         show: the bands, counted from 1, that pictures for people show: three as red, green and
-            blue, or one; by default the first three of three channels, else the first one.
+            blue, or one; by default all of three channels, else the first one.
         colour_map: the colours in which one band is shown.
 
     Raises:

@@ -254,7 +254,7 @@ class Stage(nn.Module, ABC):
 
         Args:
             folder: the stage's folder, which is replaced once the new one is complete.
-            dtype: floating-point type of the written tensors; default: float32.
+            dtype: floating-point type of the written tensors; default: that of the weights.
 
         Raises:
             OutputError: if the folder cannot be written, or holds anything but a saved stage.

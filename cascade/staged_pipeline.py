@@ -224,7 +224,8 @@ class StagedPipeline(ABC):
 
         Args:
             save_directory: the pipeline's folder, which is replaced once the new one is complete.
-            dtype: type of the written tensors, such as bfloat16 for publishing; default: float32.
+            dtype: type of the written tensors, such as bfloat16 for publishing; default: that of
+                the weights.
             card: text of the model card; default: a description of the stages.
             recipe: text of the recipe, which is kept as `pipeline.yaml`; default: none.
             safe_serialization: must be true; Cascade never pickles.
@@ -271,7 +272,7 @@ class StagedPipeline(ABC):
 
         Args:
             repo_id: the repository, such as `user/name`.
-            dtype: floating-point type of the uploaded tensors; default: float32.
+            dtype: floating-point type of the uploaded tensors; default: that of the weights.
             card: text of the model card; default: a description of the stages.
             hub: `private`, `token`, `commit_message`, `create_pr`.
 

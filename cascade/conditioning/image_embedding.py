@@ -148,7 +148,12 @@ class ImageEmbedding(Condition):
         return Signals(vectors={self.name: torch.zeros_like(vector)}, tokens={self.name: nothing})
 
     def completed(self, value: Any, seeds: Sequence[int], *, draw: bool) -> Tensor | None:
-        """The embeddings (B, E, 1, 1) of images (1 or B, 3, h, w), or embeddings of that shape."""
+        """The embeddings (B, E, 1, 1) of images (1 or B, 3, h, w), or embeddings of that shape.
+
+        Raises:
+            ContractError: for anything else, or embeddings of another width.
+            CascadeError: if the encoder is needed and cannot be found.
+        """
         if value is None:
             return None
         if not isinstance(value, Tensor) or value.ndim != 4:

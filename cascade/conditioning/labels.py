@@ -96,7 +96,7 @@ class LabelVocabulary:
         return labels
 
     def batch(self, labels: Sequence[Mapping[str, str]]) -> Tensor:
-        """Indices (B, F) int64 of the class names by field of B images."""
+        """Indices (B, F) int64 of the class names by field of B images; see `encode`."""
         return torch.tensor([self.encode(each) for each in labels], dtype=torch.long)
 
     def decode(self, indices: Sequence[int]) -> dict[str, str]:
@@ -190,6 +190,9 @@ class Labels(Condition):
         """Class names by field for each image.
 
         `value` is `{"class": "cat-face"}` or `"cat-face,noto"`, for all images or one for each.
+
+        Raises:
+            ContractError: for anything else, or an unknown field or name.
         """
         if value is None or isinstance(value, str | Mapping):
             value = [value or {}] * len(seeds)

@@ -237,7 +237,11 @@ class Text(Condition):
         return Signals(tokens={self.name: nothing}, vectors={self.name: torch.zeros_like(pooled)})
 
     def completed(self, value: PromptLike | None, seeds: Sequence[int], *, draw: bool) -> list[str]:
-        """One text per image; `value` is a text for all images or one for each."""
+        """One text per image; `value` is a text for all images or one for each.
+
+        Raises:
+            ContractError: if it is neither, or no valid Unicode.
+        """
         texts = [value or ""] * len(seeds) if value is None or isinstance(value, str) else value
         if not isinstance(texts, Sequence) or not all(isinstance(each, str) for each in texts):
             raise ContractError(

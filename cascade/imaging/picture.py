@@ -66,6 +66,9 @@ class Picture:
         format: one of FORMATS, in which the picture is written unless another one is asked for.
         jpeg_quality: quality from 1 to 100 by the tables of its JPEG file; None if it is no JPEG.
         is_truncated: whether the end of its file is missing, so that a part of it is grey.
+
+    Raises:
+        DataError: if colours and alpha have another shape, or a type that does not go with `bits`.
     """
 
     colour: Tensor

@@ -23,7 +23,10 @@ class StageNetwork(nn.Module, ABC):
     """A network that is called as `network(x_t, t, signals)`.
 
     Args:
-        size_multiple_px: image sides must be multiples of this number of pixels.
+        size_multiple_px: image sides must be multiples of this number of pixels, at least 1.
+
+    Raises:
+        ContractError: if it is no whole number of at least 1.
     """
 
     kind: ClassVar[str]  # the name in `stage.json` and recipes

@@ -70,7 +70,7 @@ class SweepOptions:
             counts if the interval holds zero.
         seed: seed of the first image; each further image has the next seed.
         extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
-        extractor_path: weights of the extractor; default: a download.
+        extractor_path: weights of `inception`, `clip` or `dinov2`; default: a download.
         alignment: a folder with an alignment tower or a CLIP, `clip` for a download, or a model of
             your own; only for a pipeline that makes images from prompts.
         cache_dir: folder for features of real pictures; default: the user's cache folder.
@@ -175,7 +175,7 @@ def sweep(
             of the pipeline's current settings are not finite.
         DataError: if there are too few pictures, or too few captions for the figure, or a picture
             is damaged or too small.
-        WeightsError: if weights of the extractor or the alignment model cannot be loaded.
+        CascadeError: if the extractor or the alignment model cannot be loaded.
         OutputError: if the folder cannot be written.
     """
     choice, progress = SweepOptions(**options), progress or no_progress
