@@ -148,7 +148,9 @@ class ImageEmbedding(Condition):
         return Signals(vectors={self.name: torch.zeros_like(vector)}, tokens={self.name: nothing})
 
     def completed(self, value: Any, seeds: Sequence[int], *, draw: bool) -> Tensor | None:
-        """The embeddings (B, E, 1, 1) of images (1 or B, 3, h, w), or embeddings of that shape.
+        """The embeddings (B, E, 1, 1) of images, or embeddings as they are; one may stand for all.
+
+        `value` is (1 or B, 1 or 3, h, w) in [-1, 1], or (1 or B, E, 1, 1).
 
         Raises:
             ContractError: for anything else, or embeddings of another width.

@@ -23,9 +23,11 @@ class ImportOptions:
     """What a user states about weights beside the weights themselves.
 
     Attributes:
-        size_px: side of the images in pixels; None if the source states it.
+        size_px: side of the images in pixels; None if the source states it, or published weights
+            have these shapes.
         low_size_px: side of an upsampler's low-resolution images in pixels, likewise.
-        heads: number of attention heads; None if the source states it or `head_channels` is given.
+        heads: number of attention heads, instead of `head_channels`; None for that of the published
+            weights with these shapes, or else as many as have 64 channels.
         head_channels: number of channels of an attention head, likewise.
         attention_order: order of queries, keys and values; None for that of the published weights
             with these shapes, or else `legacy`.
