@@ -24,8 +24,9 @@ def default_axes(pipeline: CascadePipeline, prefer: Preference = "quality") -> l
     """Make the default axes for every stage of a pipeline.
 
     For each stage: half, the same and twice its number of steps, and some samplers; guidance if
-    training dropped its labels, text or embedding; augmentation levels if it was trained on several; temperatures if
-    it refines a first guess. Values that the stage cannot sample with are left out.
+    training dropped its labels, text or embedding; augmentation levels if it was trained on
+    several; temperatures if it refines a first guess. Values that the stage cannot sample with are
+    left out.
 
     Args:
         pipeline: the pipeline.
