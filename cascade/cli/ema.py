@@ -16,7 +16,9 @@ def ema(
     ],
     width: Annotated[
         float,
-        typer.Option("--width", help="Share of the run that the average covers, such as 0.1."),
+        typer.Option(
+            "--width", help="Share of the run that the average covers, such as 0.1; at most 0.28."
+        ),
     ],
     at: Annotated[
         int | None,
