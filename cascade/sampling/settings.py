@@ -45,7 +45,7 @@ class SamplingSettings:
     Attributes:
         sampler: name of the sampler (see `sampler_names`), or the class name of any scheduler of
             diffusers.
-        steps: number of timesteps to visit.
+        steps: number of timesteps to visit, from 1 to the number of training timesteps.
         guidance: scale of classifier-free guidance; 1 for no guidance.
         guidance_interval: lowest and highest sigma / alpha at which guidance is applied; None or
             `none` for all (Kynkäänniemi et al. 2024, arXiv 2404.07724).
