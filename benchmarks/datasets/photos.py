@@ -23,7 +23,7 @@ downscaled squares of colour photos, whatever is in them: what a thing is, and s
 seen in its surroundings. A sample is `<photo>-x<scale>-<top>-<left>.png` and a `.json` that names
 photo, scene, package, scale and whether it has colour.
 
-Licences are mixed, so the images are fetched and not redistributed. As with the emoji, `--check` and
+Licences are mixed, so the images are fetched, not redistributed. As with the emoji, `--check` and
 `photos.sha256` are about decoded pixels; another Pillow may resize differently in the last bit.
 """
 
