@@ -40,6 +40,8 @@ def ema(
 
     Examples:
 
+    cascade train emoji-64-text train.snapshot_every_images=20_000
+
     cascade ema runs/emoji-64-text --width 0.08
 
     cascade chain emoji-1024 --stage base=runs/emoji-64-text/stage-0.080 --out mine
