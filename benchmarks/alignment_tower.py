@@ -1,28 +1,28 @@
-"""Train a tower that finds the caption of an emoji, and measure it on pictures that it never saw.
+"""Train a tower that finds the caption of an emoji, and measure it on images that it never saw.
 
     python benchmarks/datasets/emoji.py --out data/emoji
     python benchmarks/datasets/emoji.py --out data/emoji-judge --styles emojione,noto-v1
     python benchmarks/alignment_tower.py --data data/emoji --others data/emoji-judge --out out/tower
     cascade evaluate PIPELINE --data "data/emoji/heldout-*.tar" --alignment out/tower
 
-The tower judges what a generator draws, so it must not know the pictures that it judges. It is
+The tower judges what a generator draws, so it must not know the images that it judges. It is
 trained on
 
 - two further sets, `emojione` and `noto-v1`, which no generator is trained on. They draw most of
   the emoji, those that are held out from the generator among them;
 - half of the emoji of `train-*.tar`, chosen by a hash of the code, so that it learns the names of
-  the styles. Their keys are in the tower, and `cascade evaluate` leaves these pictures out.
+  the styles. Their keys are in the tower, and `cascade evaluate` leaves these images out.
 
 The other half of `train`, and all of `validation`, `heldout` and `unseen`, are new to it as
-pictures. The defaults were chosen on `validation-*.tar`.
+images. The defaults were chosen on `validation-*.tar`.
 
 A tower that steers a generator, as the image embedding of unCLIP does, must be another one: its
 generator draws what the tower looks for. `--steer` trains such a tower on all of `train-*.tar` and
-on nothing else. It sees every picture at 64 px first, the size of the stage that it steers:
+on nothing else. It sees every image at 64 px first, the size of the stage that it steers:
 
     python benchmarks/alignment_tower.py --steer --data data/emoji --out out/emoji-tower
 
-Shapes: N pictures, V views of each, F features, P width of a text's pooled vector.
+Shapes: N images, V views of each, F features, P width of a text's pooled vector.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def read_features(
         batch = torch.stack(views)  # (B, V, 3, S, S)
         pixels = batch.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         parts.append(tower_features(network, pixels).unflatten(0, batch.shape[:2]).half())
-        print(f"\r{first + len(views)} of {len(places)} pictures", end="", flush=True)
+        print(f"\r{first + len(views)} of {len(places)} images", end="", flush=True)
     print()
     return torch.cat(parts)
 
@@ -396,7 +396,7 @@ def facts_of(args: argparse.Namespace, own: Pictures, others: Pictures | None) -
     pictures = f"{len(own.keys)} of all emoji in the styles of the training shards"
     if others is not None:
         pictures = (
-            f"{len(others.keys)} pictures of emojione and noto-v1, and {len(own.keys)} of half of "
+            f"{len(others.keys)} images of emojione and noto-v1, and {len(own.keys)} of half of "
             "the emoji in the styles of the training shards"
         )
     purpose = STEERING if args.steer else JUDGING
@@ -434,8 +434,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Train a tower that finds the caption of an emoji.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder of the emoji data set")
@@ -444,14 +443,14 @@ def parse_arguments() -> argparse.Namespace:
         "--steer", action="store_true", help="train a tower that steers, instead of one that judges"
     )
     add("--out", type=Path, required=True, help="folder of the tower")
-    add("--views", type=int, default=1, help="augmented views of each training picture")
+    add("--views", type=int, default=1, help="augmented views of each training image (default 1)")
     add("--epochs", type=int, default=60)
     add("--batch-size", type=int, default=256)
     add("--lr", type=float, default=1e-3)
     add("--weight-decay", type=float, default=0.5)
-    add("--width", type=int, default=256, help="of an embedding")
-    add("--dropout", type=float, default=0.4, help="of the features")
-    add("--text-dropout", type=float, default=0.1, help="of the pooled vectors of texts")
+    add("--width", type=int, default=256, help="of an embedding (default 256)")
+    add("--dropout", type=float, default=0.4, help="of the features (default 0.4)")
+    add("--text-dropout", type=float, default=0.1, help="of the pooled vectors of texts (0.1)")
     add("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.steer == (args.others is not None):

@@ -3,8 +3,8 @@
     python benchmarks/backbones.py --data "data/emoji/train-*.tar" --cpu-s 600
 
 Trains each network for the same CPU seconds of the process, compile time aside, samples with its
-averaged weights, and prints images seen, the loss, and FD-EffLite2 against the training pictures
-with the number of samples, and the same for as many real pictures, the floor. A sheet of samples
+averaged weights, and prints images seen, the loss, and FD-EffLite2 against the training images
+with the number of samples, and the same for as many real images, the floor. A sheet of samples
 of each is written to --out.
 """
 
@@ -71,7 +71,7 @@ def main() -> None:
     features = extract_features(extractor, real, resized_px=INPUT_PX)
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
     floor = frechet_distance(features[order[: arguments.samples]], features)
-    print(f"real pictures, n {arguments.samples}: FD-EffLite2 {floor:.0f}", flush=True)
+    print(f"real images, n {arguments.samples}: FD-EffLite2 {floor:.0f}", flush=True)
     for name, changes in networks().items():
         if arguments.only and name not in arguments.only:
             continue

@@ -3,12 +3,13 @@
     python benchmarks/colours.py --data "data/photos/views/heldout-*.tar" \\
         --regression runs/photo-colour-regression --out out/colours
 
-Every view of 256 px loses its colours and gets new ones by each method, and the luminance of the
-grey picture in all. Prints a table and writes `scores.json` and `sheet.png`:
+Every view of 256 px is converted to greyscale and colourised by each method; all results get the
+luminance of the greyscale image. Prints a table and writes `scores.json` and `sheet.png`:
 
-    KID-EffLite0        of the results as a set against the truths, times 1000, lower is better
-    colourfulness       Hasler & Suesstrunk's, and as a share of the truths'
-    PSNR                against the truth, RGB: favours dull colours, so it is no aim
+    KID x1000           of the results as a set against the truths, on EfficientNet-Lite0; lower is
+                        better
+    colourful, share    Hasler & Suesstrunk's colourfulness, and as a share of the truths'
+    PSNR dB             against the truth, RGB: favours dull colours, so it is no aim
     luma                largest error of luminance, in levels of 255
     s/image             wall time of this machine at this moment
 

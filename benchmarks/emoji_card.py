@@ -1,11 +1,11 @@
-"""Pictures and figures of the `emoji-1024` model card.
+"""Images and figures of the `emoji-1024` model card.
 
     python benchmarks/emoji_card.py --data data/emoji --large data/emoji-1024 --out out/card
 
 Writes into OUT:
 
     known.png     64 emoji whose names the pipeline knows, spread over the classes, not a selection
-    unseen.png    32 pairs of emoji and drawing style that were not in training: drawn, then true
+    unseen.png    32 pairs of emoji and drawing style that were not in training: ours, then true
     nearest.png   samples beside the training images that are nearest to them, at 64 px
     lines.png     held-out images from 256 to 1024 px, cut out at 100 %: bicubic, ours, true
 
@@ -49,7 +49,7 @@ def main() -> None:
     add("--pipeline", default="emoji-1024")
     add("--data", type=Path, default=Path("data/emoji"), help="shards at 256 px")
     add("--large", type=Path, default=Path("data/emoji-1024"), help="shards at 1024 px")
-    add("--shown-px", type=int, default=160, help="side of a picture on the sheets")
+    add("--shown-px", type=int, default=160, help="side of an image on the sheets")
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=Path("out/card"))
     options = parser.parse_args()

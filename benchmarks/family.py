@@ -4,12 +4,12 @@
 
 A variational autoencoder, DDPM, DDIM, a reverse SDE with a corrector, latent diffusion, a pixel
 cascade and a student of few steps learn the same emoji faces of 32 px without labels, each for the
-same CPU time; a system of two networks gives each of them half. Small pictures, small networks and
-one kind of thing let minutes show what takes larger ones days. Then each draws pictures in a
-process of its own, and they are compared with the training pictures; likelihoods are of held-out
+same CPU time; a system of two networks gives each of them half. Small images, small networks and
+one kind of thing let minutes show what takes larger ones days. Then each draws images in a
+process of its own, and they are compared with the training images; likelihoods are of held-out
 ones.
 
-The result is `family.json`, a table, `family.png` with the first pictures of each system, and
+The result is `family.json`, a table, `family.png` with the first images of each system, and
 `trilemma.png`. Finished work is kept in --out. After Ctrl-C or SIGTERM, the same command continues,
 also with the training that was stopped. With a GPU, time is wall time. Needs the extras `evaluate`
 and `benchmarks`.
@@ -311,7 +311,7 @@ def basis(rows: Sequence[Mapping[str, Any]]) -> str:
     quality = score(rows[0], "FD")
     bits = next(score(each, BITS) for each in rows if SYSTEMS[each["name"]].likelihood)
     return (
-        f"FD, KID and recall compare {quality['n']} drawn pictures with the "
+        f"FD, KID and recall compare {quality['n']} generated images with the "
         f"{quality['n_reference']} that were trained on; bits per dimension are of "
         f"{bits['n']} held-out ones; in brackets, intervals of 95 %."
     )
@@ -320,7 +320,7 @@ def basis(rows: Sequence[Mapping[str, Any]]) -> str:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = [
-        "| System | FD | KID x1000 | Recall | Bits per dimension | CPU s per picture | MiB | MB |",
+        "| System | FD | KID x1000 | Recall | Bits per dimension | CPU s per image | MiB | MB |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -362,9 +362,9 @@ def draw_trilemma(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         setp(circle, sizes=[80])
     axes.set_xscale("log")
     axes.margins(0.15)
-    axes.set_xlabel("CPU seconds per picture: faster to the left")
+    axes.set_xlabel("CPU seconds per image: faster to the left")
     axes.set_ylabel("Fréchet distance: better below")
-    axes.set_title("Larger circles cover more of the training pictures (recall)")
+    axes.set_title("Larger circles cover more of the training images (recall)")
     chart.savefig(path, dpi=110)
 
 
@@ -400,7 +400,7 @@ def main() -> None:
     add = parser.add_argument
     add("--data", type=Path, default=Path("data/emoji"), help="shards of 256 px emoji")
     add("--cpu-minutes", type=float, default=30.0, help="for each system")
-    add("--samples", type=int, default=500, help="pictures that each system draws")
+    add("--samples", type=int, default=500, help="images that each system generates")
     add("--threads", type=int, default=os.cpu_count() or 1)
     add("--out", type=Path, default=Path("out/family"))
     add("--train", choices=TRAININGS, help=argparse.SUPPRESS)

@@ -1,15 +1,16 @@
-"""How much colour and noise models add where a picture has none, with and without the correction.
+"""How much colour and noise models add where an image has none, with and without the correction.
 
     python benchmarks/kept_areas.py
 
-It draws a grey scan with a red stamp and a white page with text, upscales both with the bundled
-upsamplers, and prints a table: the largest difference between the channels that appears more than
-4 pixels of the input away from any colour, in levels of 255; and the share of pixels that deviate
-more than 4 pixels away from anything that varies.
+It draws a greyscale scan with a red stamp and a white page with text, upscales both with the
+bundled upsamplers, and prints a table: the largest difference between the channels that appears
+more than 4 pixels of the input away from any colour, in levels of 255; and the share of pixels that
+deviate more than 4 pixels away from anything that varies.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
@@ -93,6 +94,9 @@ def _enlarged(mask: torch.Tensor) -> np.ndarray:
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     print("| Model | Most colour added to neutral areas | Flat pixels that deviate |")
     print("|---|---|---|")
     for model in MODELS:

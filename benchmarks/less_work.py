@@ -1,11 +1,11 @@
-"""Less work for the same picture: tiles that fit, bf16 weights, and features that steps share.
+"""Less work for the same image: tiles that fit, bf16 weights, and features that steps share.
 
     tiles     pixels that go through the network per pixel of the result, for inputs of many sizes,
               and how far tiles with some overlaps are from one tile, at seams and elsewhere
     bf16      processor time with weights that autocast converts in every call over that with
               converted weights, and the errors of both against float32
     reuse     processor time of full calls over that of calls that share features, and how near the
-              pictures are
+              images are
 
 Ratios are medians over turns of both sides (A B A B), in processor time of one thread.
 

@@ -1,4 +1,4 @@
-"""Visitors of `cascade ui` who upload a picture and upscale it, without a browser.
+"""Visitors of `cascade ui` who upload an image and upscale it, without a browser.
 
 They speak as the page does in a browser: upload, join the queue, follow the events, download.
 """

@@ -2,20 +2,20 @@
 
     python benchmarks/peers.py --task all --data data --cpu-minutes 30 --at 5,10,20,30
 
-Each method trains for the same CPU time on the same pictures, one after another and each in a
-fresh interpreter; in between it draws pictures, for which the clock stands still, and their
+Each method trains for the same CPU time on the same images, one after another and each in a
+fresh interpreter; in between it draws images, for which the clock stands still, and their
 Fréchet distance and KID are printed. With a GPU, time is wall time. Two tasks:
 
     emoji     a base of 64 px, without classes, which not all have; n samples are compared with
-              all training pictures
-    photos    an upsampler 64 -> 256 px; held-out photographs are made small and enlarged again,
-              and their quarters of 128 px compared with those of the true pictures;
+              all training images
+    photos    an upsampler 64 -> 256 px; held-out photographs are downscaled and upscaled again,
+              and their quarters of 128 px compared with those of the true images;
               denoising-diffusion-pytorch has no upsampler and is left out
 
-What is done is kept in --out, and the same command goes on with the next method; a method that was
-interrupted starts again. With --peer-steps, now or later, the peers draw once more in the end, with
-the steps that they recommend. At the end: `results.json`, a table, and a sheet of each method's
-pictures in `TASK/METHOD.png`. See `Reading peers.py` in benchmarks/README.md for the settings.
+Finished methods are kept in --out, and the same command continues with the next one; a method that
+was interrupted starts again. With --peer-steps, now or later, the peers draw once more at the end,
+with the steps that they recommend. Results: `results.json`, a table, and a sheet of each method's
+images in `TASK/METHOD.png`. See `Reading peers.py` in benchmarks/README.md for the settings.
 
 Shapes: B batch, N samples, S side in pixels, F features.
 """
@@ -175,14 +175,14 @@ def prepare_reference(work: Work, folder: Path) -> dict[str, Any]:
         features = features_of(extractor, quarters(truth))
         simple = resize(small, (truth.shape[-2], truth.shape[-1]), "bicubic")
         simple = features_of(extractor, quarters(simple))
-        words, beside = "quarters of 128 px of the true pictures", "bicubic"
+        words, beside = "quarters of 128 px of the true images", "bicubic"
     else:
         images = training_images(recipe)
         pictures = (images.sized(index).image for index in range(len(images.source)))
         features = features_of(extractor, from_uint8(torch.stack(list(pictures))))
         order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
-        simple, words = features[order[: work.samples]], "training pictures of 64 px"
-        beside = "real pictures"
+        simple, words = features[order[: work.samples]], "training images of 64 px"
+        beside = "real images"
     with atomic_file(folder / "reference.npy") as temporary, open(temporary, "wb") as opened:
         np.save(opened, features.numpy())
     about = {
@@ -468,16 +468,16 @@ def parse_arguments() -> argparse.Namespace:
     add("--task", choices=[*RECIPES, "all"], default="all")
     add("--data", type=Path, default=Path("data"), help="folder with the sets emoji and photos")
     add("--cpu-minutes", type=float, default=30, help="training time of each method")
-    add("--at", default="5,10,20,30", help="minutes at which pictures are drawn")
-    add("--samples", type=int, default=256, help="pictures, or quarters, that are compared")
-    add("--steps", type=int, default=50, help="calls of the network per picture, for all")
+    add("--at", default="5,10,20,30", help="minutes at which images are generated")
+    add("--samples", type=int, default=256, help="images, or quarters, that are compared")
+    add("--steps", type=int, default=50, help="calls of the network per image, for all")
     add("--peer-steps", type=int, help="with which the peers draw once more in the end")
     add("--batch-size", type=int, default=16, help="of the peers, at least 16")
     add("--threads", type=int, default=os.cpu_count() or 1)
     add("--extractor", choices=EXTRACTORS, default="lite2")
     add("--only", action="append", choices=METHODS["emoji"], help="may be given again")
     add("--out", type=Path, default=Path("out/peers"))
-    add("--quick", action="store_true", help="a smoke test on made-up pictures")
+    add("--quick", action="store_true", help="a smoke test on synthetic images")
     add("--measure", choices=METHODS["emoji"], help=argparse.SUPPRESS)
     add("--work", help=argparse.SUPPRESS)
     return parser.parse_args()

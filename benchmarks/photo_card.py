@@ -1,13 +1,13 @@
-"""Pictures of the model cards of `photo-x4`, `photo-x4-restore` and `photo-colour`.
+"""Images of the model cards of `photo-x4`, `photo-x4-restore` and `photo-colour`.
 
-    python benchmarks/photo_card.py PICTURE … --out out/card
+    python benchmarks/photo_card.py IMAGE … --out out/card
 
-Takes the crop of 256 px with most detail of each picture and writes, a row for each:
+Takes the crop of 256 px with most detail of each image and writes, a row for each:
 
-    enlarged.png    made small | bicubic | photo-x4 | truth
-    mended.png      made small and damaged | bicubic | photo-x4 | photo-x4-restore | truth; first
+    enlarged.png    downscaled | bicubic | photo-x4 | truth
+    mended.png      downscaled and degraded | bicubic | photo-x4 | photo-x4-restore | truth; first
                     all of them soft, grainy and compressed, then with strong grain
-    coloured.png    grey | three seeds of photo-colour | truth (whole pictures, cut square)
+    coloured.png    greyscale | three seeds of photo-colour | truth (whole images, cut square)
 
 The cards show `rocket.jpg` of scikit-image (CC0) and `grace_hopper.jpg` of matplotlib
 (public domain), which none of the models has seen. Seeds are the first ones.
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("pictures", type=Path, nargs="+")
+    parser.add_argument("pictures", type=Path, nargs="+", metavar="IMAGE")
     parser.add_argument("--clean", default="photo-x4", help="a pipeline, a run, or a stage")
     parser.add_argument("--restore", default="photo-x4-restore")
     parser.add_argument("--colour", default="photo-colour")

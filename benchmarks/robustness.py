@@ -6,7 +6,7 @@ Every part but the first starts `cascade` as a user does, with a tiny pipeline o
 since none of this depends on what a model has learnt. Prints one table in Markdown. The parts:
 
     fuzz       the tests in tests/robustness, all cases
-    soak       5,000 small pictures in one command; its memory after 1,000 and at the end
+    soak       5,000 small images in one command; its memory after 1,000 and at the end
     disk       a disk that becomes full, and the same command once there is space (needs root)
     kill       SIGKILL and SIGTERM in the middle, then the same command until the end
     read-only  a folder of results that an ordinary user may not write to (needs root)
@@ -218,7 +218,7 @@ def soak(folder: Path) -> list[Row]:
     early = next(look for look in looks if look[0] >= FIRST_LOOK)
     last = next(look for look in reversed(looks) if look[0] < SOAKED)
     minutes = (time.monotonic() - begin) / 60
-    trial = f"{SOAKED:,} pictures of {SIDE_PX} px, {minutes:.1f} min"
+    trial = f"{SOAKED:,} images of {SIDE_PX} px, {minutes:.1f} min"
     memory = " and ".join(f"{mib:.0f} MiB after {number:,}" for number, mib in (early, last))
     return [
         Row("soak", trial, f"exit code {process.returncode}, {place.verdict()}; memory {memory}")
@@ -248,7 +248,7 @@ def disk(folder: Path) -> list[Row]:
     return [
         Row(
             "disk",
-            f"{DISK} pictures on a disk of {FULL_DISK_KIB} KiB",
+            f"{DISK} images on a disk of {FULL_DISK_KIB} KiB",
             f"exit code {first}, {whole} results whole, {cut} cut off: `{_told(lines, folder)}`",
         ),
         Row("disk", "the same command with space", f"exit code {code}, {place.verdict()}"),
@@ -267,7 +267,7 @@ def kill(folder: Path) -> list[Row]:
         process.send_signal(number)
         code = process.wait()
         outcome = f"exit code {code}, {len(place.made())} results noted"
-        rows.append(Row("kill", f"{number.name} among {KILLED} pictures", outcome))
+        rows.append(Row("kill", f"{number.name} among {KILLED} images", outcome))
     code, _ = place.run()
     return [*rows, Row("kill", "the same command", f"exit code {code}, {place.verdict()}")]
 

@@ -268,7 +268,7 @@ def measure_generate(name: str, prompt: str, images: int) -> None:
         all_s, peak_mib = _run("from cascade.cli.main import run; run()", *command)
         pictures = len(list(Path(out).glob("[0-9]*.png")))
     what = f'cascade generate {name} "{prompt}" -n {images}'
-    print(f"{what} ({os.cpu_count()} CPUs): {pictures} pictures")
+    print(f"{what} ({os.cpu_count()} CPUs): {pictures} images")
     print(f"  wall time {all_s:.1f} s, of which imports {imports_s:.1f} s")
     print(f"  peak memory {peak_mib:.0f} MiB")
 
@@ -319,7 +319,7 @@ def main() -> None:
     parser.add_argument("--prompt", default="a cat with tears of joy")
     parser.add_argument("--skip-generate", action="store_true", help="only compare the loops")
     parser.add_argument("--skip-loops", action="store_true", help="only time `cascade generate`")
-    parser.add_argument("--upscale-px", type=int, help="only enlarge a picture of so many px, x4")
+    parser.add_argument("--upscale-px", type=int, help="only upscale an image of so many px, x4")
     given = parser.parse_args()
     if given.upscale_px:
         measure_upscale(given.upscale_px)

@@ -1,13 +1,13 @@
-"""What many pictures cost beside drawing them: files per second of listing, claiming and joining.
+"""What many images cost beside drawing them: files per second of listing, claiming and joining.
 
     find            list all inputs
     name            name their results
     list a part     both for one of 100 parts, which finds all inputs and names its own results
-    list shards     find and name pictures in shards of 1,000; at most 10 shards
+    list shards     find and name images in shards of 1,000; at most 10 shards
     claim           take and give back the lock of a job
     note            write a line into the ledger
-    work            the whole loop around pictures whose results are written, but not drawn
-    work on shards  the same for the pictures in these shards, with packing
+    work            the whole loop around images whose results are written, but not drawn
+    work on shards  the same for the images in these shards, with packing
     work again      the same as `work` when all results exist
     join            check 100 parts against their files, and merge their ledgers
 

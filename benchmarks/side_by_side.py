@@ -1,6 +1,6 @@
 """What the benchmarks that set our trainer beside others' share.
 
-Fresh interpreters, memory and work, made-up pictures, and the trainers of the others.
+Fresh interpreters, memory and work, made-up images, and the trainers of the others.
 """
 
 from __future__ import annotations

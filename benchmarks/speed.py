@@ -7,7 +7,7 @@
     colour      one view of 128 px through `photo-colour`
     start       `cascade generate -n 1` of 256 px as a whole process, over `import torch`
     growth      cost of a pixel of a large result over that of a small one
-    likelihood  exact likelihoods by the ODE, 4 pictures of 64 px, as `cascade evaluate` takes them
+    likelihood  exact likelihoods by the ODE, 4 images of 64 px, as `cascade evaluate` takes them
     loop        our loop beside `diffusers.DDIMPipeline`, the same network in both
     limit       share of the core's speed that each bundled network reaches, in bf16 if it has that
 
@@ -258,8 +258,8 @@ def measure_likelihood(table: Table, options: argparse.Namespace) -> None:
     )
     flow_bits_per_dimension(stage, batch, steps=2)  # to warm up
     seconds = processor_s(lambda: flow_bits_per_dimension(stage, batch))
-    table.row(f"likelihoods of {DRAWN} pictures of 64 px by the ODE, CPU s", f"{seconds:.0f} s")
-    measure = "  the same of 100 pictures on 2 cores, from that"
+    table.row(f"likelihoods of {DRAWN} images of 64 px by the ODE, CPU s", f"{seconds:.0f} s")
+    measure = "  the same of 100 images on 2 cores, from that"
     table.row(measure, f"{seconds / DRAWN * 100 / 2 / 60:.1f} min", "<= 10 min")
 
 
@@ -335,9 +335,14 @@ def main() -> None:
     add = parser.add_argument
     add("parts", nargs="*", help=f"any of {', '.join(PARTS)} (default: all)")
     add("--rounds", type=int, default=3, help="turns of each side (default 3)")
-    add("--upscaler", default=UPSCALER, help=f"pipeline that enlarges (default {UPSCALER})")
-    add("--generator", default="emoji-1024", help="pipeline that draws (default emoji-1024)")
-    add("--photograph-mp", type=float, default=0.5, help="megapixels, from which 12 are reckoned")
+    add("--upscaler", default=UPSCALER, help=f"pipeline that upscales (default {UPSCALER})")
+    add("--generator", default="emoji-1024", help="pipeline that generates (default emoji-1024)")
+    add(
+        "--photograph-mp",
+        type=float,
+        default=0.5,
+        help="megapixels, from which the time of 12 is computed (default 0.5)",
+    )
     add("--large-px", type=int, default=1024, help="side of the large input (default 1024)")
     options = parser.parse_args()
     unknown = set(options.parts) - set(PARTS)

@@ -1,10 +1,10 @@
 """What `peers.py` trains: ours, imagen-pytorch and denoising-diffusion-pytorch, by the clock.
 
-Each can train until it has used so much time, and draw pictures in between. The peers are given
-pictures by our loader, so that all see the same ones, decoded, resized and mirrored alike, and
+Each can train until it has used so much time, and draw images in between. The peers are given
+images by our loader, so that all see the same ones, decoded, resized and mirrored alike, and
 kept in memory.
 
-Shapes: B batch, S side in pixels, s side of the small picture.
+Shapes: B batch, S side in pixels, s side of the small image.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Training speed and memory: our loop beside a plain diffusers loop and two published trainers.
 
-Every loop runs in a fresh interpreter on the same pictures, with the same batch size; the loops
+Every loop runs in a fresh interpreter on the same images, with the same batch size; the loops
 take turns, so that a busy machine slows all. `compiled` is ours with `train.compile=true`; `plain`
 trains the very network that ours does; the networks of the others are of like size, and their
 parameters and work are printed. Steps are timed from one call of the network to the next, so data,
@@ -385,7 +385,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size-px", type=int, default=64)
-    parser.add_argument("--data", help="folder of pictures (default: made up on the spot)")
+    parser.add_argument("--data", help="folder of images (default: synthetic ones)")
     parser.add_argument("--only", action="append", choices=LOOPS, help="may be given again")
     parser.add_argument("--fp32", action="store_true", help="do not use bf16 anywhere")
     parser.add_argument("--skip-rest", action="store_true", help="neither data path nor resuming")
@@ -432,8 +432,8 @@ def main() -> None:
 def _print_rest(work: Work, ours: Sequence[Result]) -> None:
     data = measure_data_path(work)
     eaten = statistics.median(each.images_per_s for each in ours) if ours else None
-    times = f", {data / eaten:.0f}x what our loop eats" if eaten else ""
-    print(f"data path alone, every picture decoded anew: {data:.0f} images/s{times}")
+    times = f", {data / eaten:.0f}x what our loop uses" if eaten else ""
+    print(f"data path alone, every image decoded anew: {data:.0f} images/s{times}")
     fresh_s, resumed_s = measure_resume(replace(work, steps=1))
     print(
         f"from building the trainer to the first step: new run {fresh_s:.2f} s, resumed "

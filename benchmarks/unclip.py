@@ -1,14 +1,14 @@
-"""Measure the prior of unCLIP on captions that it never saw, and draw variations of pictures.
+"""Measure the prior of unCLIP on captions that it never saw, and draw variations of images.
 
     python benchmarks/unclip.py prior --prior runs/emoji-prior --data data/emoji
     python benchmarks/unclip.py sheet --pipeline out/emoji-unclip --data data/emoji --out sheet.png
 
-The prior is judged by the cosine of its embedding and that of the caption's own picture, beside the
-cosine with the picture of another caption: a prior that ignores its text has the same of both
+The prior is judged by the cosine of its embedding and that of the caption's own image, beside the
+cosine with the image of another caption: a prior that ignores its text has the same of both
 (lucidrains/DALLE2-pytorch, issue 29). The captions are those of `heldout-*.tar` and `unseen-*.tar`.
 A decoder is judged likewise, by the embeddings of its variations.
 
-Shapes: N pictures, E width of an embedding.
+Shapes: N images, E width of an embedding.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def measure_prior(args: argparse.Namespace) -> None:
             print(line(f"{split}, text half of the tower", tower.text_directions(captions), true,
                        other))  # fmt: skip
         mean = true.mean(dim=0, keepdim=True).expand_as(true)
-        print(line(f"{split}, mean of all pictures", mean, true, other), flush=True)
+        print(line(f"{split}, mean of all images", mean, true, other), flush=True)
 
 
 def draw_sheet(args: argparse.Namespace) -> None:
@@ -149,8 +149,7 @@ def encoder_facts(pipeline: CascadePipeline) -> VisionFacts:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Measure a prior, or draw variations.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("action", choices=("prior", "sheet"))
@@ -158,7 +157,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--prior", type=Path, help="folder of the prior or of its run")
     add("--pipeline", help="a pipeline or a decoder")
     add("--guidance", type=float, nargs="+", default=[1.0, 1.5, 2.0, 3.0])
-    add("--split", default="heldout", help="whose pictures are varied")
+    add("--split", default="heldout", help="whose images are varied (default heldout)")
     add("--rows", type=int, default=8)
     add("--columns", type=int, default=5)
     add("--out", type=Path, default=Path("sheet.png"))

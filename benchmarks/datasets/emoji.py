@@ -14,7 +14,7 @@ A code is the emoji's code points in hex joined by `-`, without the presentation
 packages spell differently. The splits are made by hash, so they are the same at every size and for
 every choice of groups and styles:
 
-- `heldout` and `validation` are split off by code, never by picture: the styles draw the same
+- `heldout` and `validation` are split off by code, never by image: the styles draw the same
   emoji, three of them from one design.
 - `unseen` has (emoji, style) pairs. The emoji is in `train` in other styles, and the style with
   other emoji; the two together are new. An emoji gives up one style at most.
@@ -433,7 +433,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--groups", type=group_list, help=groups_help)
     styles_help = f"drawing styles, of {','.join(STYLES)} (default: {','.join(DEFAULT_STYLES)})"
     add("--styles", type=style_list, help=styles_help)
-    size_help = f"edge of the pictures (default: {RASTER_PX}); above it, vector styles only"
+    size_help = f"side of the images in pixels (default: {RASTER_PX}); above it, vector styles only"
     add("--size-px", type=size, default=RASTER_PX, help=size_help)
     after = parser.add_mutually_exclusive_group()
     check_help = "build nothing; verify the default shards in OUT against the recorded sha256"

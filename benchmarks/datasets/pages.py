@@ -1,10 +1,10 @@
 """Draw text pages, line art and icons, which are mixed in with photographs to train restoration.
 
-    python benchmarks/datasets/pages.py --icons data/words --out data/pages
+    python benchmarks/datasets/pages.py --icons data/emoji --out data/pages
 
 An upscaler that has seen photographs alone re-invents printed letters. This draws 256 px tiles of
 them, by seed: lines of type in all fonts of a folder, on papers and in inks of many colours, a
-little turned, as scans are; strokes, curves and hatching; and pictures of the emoji set, whose
+little turned, as scans are; strokes, curves and hatching; and images of the emoji set, whose
 splits it keeps, on backgrounds of one colour. The result is `train-000000.tar` and so on with the
 same splits as the photographs; train and held-out text share fonts, but no words.
 

@@ -19,11 +19,11 @@ hand, with the sha256 of each file. The packages are fetched with `apt-get downl
 Train, validation and held-out are split by scene, never by tile: photos of one place or of one
 panorama have the same scene in the list. Tiles are cut from antialiased reductions of the photo,
 where enough of the tile is sharp; smooth sky and blurred backgrounds teach nothing. Views are
-squares of colour photos made small, whatever is in them: what a thing is, and so its colour, is
+downscaled squares of colour photos, whatever is in them: what a thing is, and so its colour, is
 seen in its surroundings. A sample is `<photo>-x<scale>-<top>-<left>.png` and a `.json` that names
 photo, scene, package, scale and whether it has colour.
 
-Licences are mixed, so the pictures are fetched and not handed on. As with the emoji, `--check` and
+Licences are mixed, so the images are fetched, not redistributed. As with the emoji, `--check` and
 `photos.sha256` are about decoded pixels; another Pillow may resize differently in the last bit.
 """
 

@@ -1,4 +1,4 @@
-"""Progress of `cascade upscale` and `cascade colourise`, on a terminal or in a log."""
+"""Progress of the bulk commands, such as `cascade upscale`, on a terminal or in a log."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ Recolour = Annotated[
     bool,
     typer.Option(
         "--recolour",
-        help="Include images that already have colours. Default: skip them, unless only one "
-        "image is named.",
+        help="Include images that already have colours. Default: skip them, except in shards and "
+        "where only one image is named.",
     ),
 ]
 
@@ -33,7 +33,8 @@ def colourise(
     """Colourise greyscale images: one, a folder, or many, shared between processes.
 
     With many images, those that already have colours are skipped and counted, unless --recolour is
-    given; sepia and other tints count as greyscale. A single image is always colourised.
+    given; sepia and other tints count as greyscale. A single image that you name and the images of
+    shards are always colourised.
 
     Run the same command again to continue where it stopped. Images that fail are listed with the
     reason and do not stop the others; the exit code is then 1.

@@ -28,6 +28,10 @@ class ImageFormatName(StrEnum):
 
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the shards.")]
+Size = Annotated[
+    int | None,
+    typer.Option("--size", min=1, help="Shorter side in pixels; smaller images are left out."),
+]
 Square = Annotated[bool, typer.Option("--square", help="Crop the central square.")]
 Format = Annotated[
     ImageFormatName | None,
@@ -49,7 +53,12 @@ SplitBy = Annotated[
 Seed = Annotated[int, typer.Option("--seed", help="Another seed gives another split.")]
 MaxBrokenShare = Annotated[
     float,
-    typer.Option("--max-broken-share", min=0, max=1, help="Stop if more of the images are broken."),
+    typer.Option(
+        "--max-broken-share",
+        min=0,
+        max=1,
+        help="Stop if more of the images are broken; three always may be, unless it is 0.",
+    ),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a build of other images or settings in OUT.")
@@ -67,7 +76,7 @@ Percentiles = Annotated[
 def build(
     source: options.Source,
     out: Out,
-    size: options.Size = None,
+    size: Size = None,
     square: Square = False,
     image_format: Format = None,
     shard_mib: ShardSize = 256,

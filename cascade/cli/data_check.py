@@ -29,6 +29,12 @@ class TruncatedName(StrEnum):
     keep = "keep"
 
 
+Size = Annotated[
+    int | None,
+    typer.Option(
+        "--size", min=1, help="Side in pixels; images with a shorter side below it are too small."
+    ),
+]
 Truncated = Annotated[
     TruncatedName,
     typer.Option("--truncated", help="Whether to keep JPEG files whose end is missing."),
@@ -50,7 +56,7 @@ Validation = Annotated[
 
 def check(
     source: options.Source,
-    size: options.Size = None,
+    size: Size = None,
     value_range: options.Range = None,
     truncated: Truncated = TruncatedName.refuse,
     bands: options.Bands = None,

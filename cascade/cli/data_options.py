@@ -14,7 +14,6 @@ MORE = "; --verbose lists them"
 Source = Annotated[
     str, typer.Argument(help="Images: a folder, shards such as 'a-*.tar', or hf:NAME.")
 ]
-Size = Annotated[int | None, typer.Option("--size", min=1, help="Shorter side in pixels.")]
 Workers = Annotated[
     int, typer.Option("--workers", min=0, help="Number of processes that read images.")
 ]

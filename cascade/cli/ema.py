@@ -16,7 +16,9 @@ def ema(
     ],
     width: Annotated[
         float,
-        typer.Option("--width", help="Share of the run that the average covers, such as 0.1."),
+        typer.Option(
+            "--width", help="Share of the run that the average covers, such as 0.1; at most 0.28."
+        ),
     ],
     at: Annotated[
         int | None,
@@ -37,6 +39,8 @@ def ema(
     """Average the weights of a finished run over any width (post-hoc EMA).
 
     Examples:
+
+    cascade train emoji-64-text train.snapshot_every_images=20_000
 
     cascade ema runs/emoji-64-text --width 0.08
 

@@ -103,7 +103,7 @@ def evaluate(
 
     Examples:
 
-    cascade evaluate emoji-1024 --data heldout --train pictures -n 200 --report report.html
+    cascade evaluate emoji-1024 --data heldout --train train -n 200 --report report.html
 
     cascade evaluate photo-x4 --data 'heldout-*.tar' --card --json > scores.json
 

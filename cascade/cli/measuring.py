@@ -1,4 +1,4 @@
-"""Options shared by the commands that measure a pipeline on held-out pictures."""
+"""Options shared by the commands that measure a pipeline on held-out images."""
 
 from __future__ import annotations
 

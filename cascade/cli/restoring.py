@@ -1,4 +1,4 @@
-"""The options that `upscale`, `colourise` and `edit` share, declared once.
+"""The options that `upscale`, `colourise`, `restore` and `edit` share, declared once.
 
 `with_shared_options` adds them to the function of a command, whose first argument gets them all as
 one `Shared`. A command declares only what is its own.

@@ -36,8 +36,8 @@ NumImages = Annotated[
         "--num-images",
         "-n",
         min=2,
-        help="Images per combination; with --budget, the maximum. Default: 100, or as many as "
-        "are held out.",
+        help="Images per combination; with --budget, the maximum. Default: as many as are held "
+        "out, but at most 100, or 1000 with --budget.",
     ),
 ]
 Budget = Annotated[

@@ -38,7 +38,8 @@ LOG_LEVELS = {
 }
 OPTIONS = {
     "quiet": Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print no progress and no notes, only errors.")
+        bool,
+        typer.Option("--quiet", "-q", help="Print only errors, and lists or figures asked for."),
     ],
     "verbose": Annotated[
         bool, typer.Option("--verbose", "-v", help="Print more details, and all lists in full.")

@@ -91,9 +91,9 @@ class DefectsCondition(Condition):
     measured on the image.
 
     Attributes:
-        drop: probability in [0, 1] that training hides one of both numbers.
-        noise_error: relative standard deviation of the error of the noise in training.
-        quality_error: standard deviation of the error of the quality in training.
+        drop: probability in [0, 1] that training hides a number, for each of both.
+        noise_error: relative standard deviation of the error of the noise in training, 0 to 1.
+        quality_error: standard deviation of the error of the quality in training, 0 to 50.
 
     Raises:
         ContractError: if a value is out of range.

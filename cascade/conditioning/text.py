@@ -66,7 +66,7 @@ class Text(Condition):
         width: width D of a token.
         pooled_width: width P of the pooled vector.
         max_tokens: number N of tokens that the network receives, including the encoder's marks of
-            begin and end; longer texts are cut.
+            begin and end, at least 3 and at most what the encoder takes; longer texts are cut.
         drop: probability in [0, 1] that an image trains with an empty text, which classifier-free
             guidance needs.
         padded: whether all texts are padded to `max_tokens` tokens, all of which the network

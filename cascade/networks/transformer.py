@@ -32,7 +32,8 @@ class PixelTransformer(Component):
         in_channels: number of channels of the noisy image and all images concatenated to it.
         out_channels: number of channels of the prediction.
         patch_size: side of a patch in pixels, even; height and width must be multiples of it.
-        width: length D of a patch's token; a multiple of 64, the width of a head, or less than 64.
+        width: length D of a patch's token; a multiple of 64, the width of a head, or a multiple of
+            4 below it.
         depth: number of blocks on patches.
         fine_width: length of the token of a fine patch, which has half the side; as `width`.
         fine_depth: number of blocks on fine patches before the others, and again after them.
@@ -201,7 +202,10 @@ class BlockStack(nn.Module):
     ) -> None:
         super().__init__()
         if width % min(HEAD_WIDTH, width) or width % 4:
-            raise RecipeError(f"widths must be multiples of {HEAD_WIDTH}, got {width}.")
+            raise RecipeError(
+                f"widths must be multiples of {HEAD_WIDTH}, or below it multiples of 4, got "
+                f"{width}."
+            )
         self.blocks = nn.ModuleList(
             TransformerBlock(width, tokens_width if (depth - place) % 2 else None)
             for place in range(depth)

@@ -38,8 +38,8 @@ class DataSection(Section):
     Attributes:
         path: folder, shards or `hf:NAME`.
         only: names to keep, by label field: `{class: [cat, dog]}`.
-        crop_px: side of a random crop in pixels; the small image is cropped to match. None for the
-            whole image.
+        crop_px: side of a random crop in pixels; conditioning images are cropped to match. None for
+            the whole image.
         flip: axes along which half of the images are mirrored: `[x]` left and right, `[y]` top and
             bottom, `[x, y]` both, `[]` none. Latents and image embeddings need `[]`.
         rotate90: whether to rotate by 0, 90, 180 or 270 degrees, for images without a fixed
@@ -59,7 +59,7 @@ class DataSection(Section):
             them as far as they go.
         cache_mib: memory for decoded images in MiB, per data worker.
         max_broken_share: largest share of broken images, and of mismatched labels, before the run
-            stops.
+            stops; three of each are always allowed, unless it is 0.
         name_pattern: regular expression on file names, whose named groups are labels.
         cache_dir: folder for copies of remote shards, embeddings of captions and images, and
             latents; None for the user's cache.

@@ -46,9 +46,9 @@ class TransformerSection(Section):
     Attributes:
         kind: names the network.
         patch_size: side of a patch in pixels; even. Image sides must be multiples of it.
-        width: channels of a patch's token; a multiple of 64 unless smaller.
+        width: channels of a patch's token; a multiple of 64, or below it of 4.
         depth: blocks on patches. Every second one attends to text, the last one included.
-        fine_width: channels of the token of a fine patch, which has half the side.
+        fine_width: channels of the token of a fine patch, which has half the side; as `width`.
         fine_depth: blocks on fine patches, before and again after the others.
         head_channels: channels per pixel in the convolutional head.
         head_blocks: residual blocks of the head, which add details at half the resolution.

@@ -34,7 +34,8 @@ class SpaceSection(Section):
 
     Attributes:
         size_px: side of the images in pixels, or height and width.
-        channels: channels of the images: 3 for colour, or 1 to 64 bands of measured values.
+        channels: channels of the images: 3 for colour, or 1 to 64 bands of measured values; for
+            latents and embeddings, those of `data.encoder`.
         kind: what the values are: `pixels`; `latents` of the images by `data.encoder`; or
             `embeddings`, which are vectors as images of 1 px. Only pixels are bounded by -1 and 1.
         range: the values that -1 and 1 stand for, or one such pair per band. 3 channels of [0,
@@ -43,7 +44,7 @@ class SpaceSection(Section):
         resize_kernel: kernel that downscales training images, and low-resolution images with them.
             Stages of a chain must agree on it.
         show: bands, counted from 1, that sheets show: three as red, green and blue, such as [3, 2,
-            1], or one, such as [4]; by default the first ones.
+            1], or one, such as [4]; by default the three of three, else the first one.
         colour_map: colours of a single band, with a scale bar.
     """
 

@@ -48,7 +48,7 @@ class TrainSection(Section):
         ema_decay: decay of the averaged weights, which are the ones that are saved.
         snapshot_every_images: interval of the snapshots for `cascade ema`; 0 for none.
         max_bad_steps: how many steps in a row may have a loss or gradient that is not finite. They
-            are skipped.
+            are skipped; one more ends the run.
         init_from: the weights to start from: a run, a stage, or one of a pipeline, such as
             `photo-x4` or `emoji-1024/base`.
         lora: train an adapter of `init_from` instead of the weights.
@@ -110,7 +110,7 @@ class StudentSection(Section):
         steps: number of sampling steps.
         teacher: the stage to learn from: a run, a stage, or `PIPELINE/STAGE`. None is
             consistency training on the images, without guidance.
-        guidance: scale of the distilled guidance, at least 0; 1 for none.
+        guidance: scale of the distilled guidance, at least 0; 1 for none. Others need a teacher.
         guidance_interval: noise levels sigma / alpha at which that guidance applies; None for all.
         grid: steps of the teacher over all noise levels, at the start and after the growth; at most
             one for each timestep.
@@ -138,10 +138,10 @@ class AutoencodingSection(Section):
     Attributes:
         reconstruction: reconstruction error: `l1`, or `l2` for half the square.
         beta: weight of the divergence of the latents from N(0, 1). With `l2` it is the variance of
-            a decoded pixel in a variational autoencoder.
+            a decoded pixel in a variational autoencoder. `autoencoder_tiny` needs 0.
         perceptual: features for the perceptual loss: `efflite0` (EfficientNet-Lite0,
             extra `evaluate`), `lpips` (extra `extractors`, if the weights of VGG-16 are
-            available), or `none`.
+            available), or `none`. The first two need 3 channels.
         perceptual_weight: weight of that distance.
         adversarial_weight: weight of a patch discriminator, which learns beside the autoencoder to
             tell reconstructed images from true ones; 0 for none.

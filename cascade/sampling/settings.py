@@ -46,7 +46,8 @@ class SamplingSettings:
         sampler: name of the sampler (see `sampler_names`), or the class name of any scheduler of
             diffusers.
         steps: number of timesteps to visit, from 1 to the number of training timesteps.
-        guidance: scale of classifier-free guidance; 1 for no guidance.
+        guidance: scale of classifier-free guidance; 1 for no guidance, others need a condition that
+            training dropped sometimes.
         guidance_interval: lowest and highest sigma / alpha at which guidance is applied; None or
             `none` for all (Kynkäänniemi et al. 2024, arXiv 2404.07724).
         augmentation_level: noise level of conditioning images in [0, 1], within the range of
@@ -54,7 +55,7 @@ class SamplingSettings:
         denoise: share of the measured noise and compression to remove, from 0 to 1; at 0 the image
             counts as clean and keeps its grain. Only for stages with the condition `defects`.
         threshold: how the predicted image is kept in range: `static` clips it, `dynamic` scales it
-            (Imagen), `none` leaves it.
+            (Imagen), `none` leaves it, as stages of latents and embeddings do by default.
         percentile: percentile of |x0| at which the dynamic threshold clips, in (0, 1].
         threshold_cap: largest number at which the dynamic threshold clips, above 1; None for any.
         temperature: standard deviation of all noise in sampling, from 0 to 1; a lower one gives

@@ -204,7 +204,7 @@ def test_the_ratio_is_to_the_best_peer_at_the_end_with_its_better_weights():
 
 def test_what_is_done_is_not_done_again(tmp_path, capsys):
     work = make_work()
-    about = {"work": peers.as_json(work), "against": "", "name": "X", "beside": "real pictures"}
+    about = {"work": peers.as_json(work), "against": "", "name": "X", "beside": "real images"}
     distances = peers.distances(torch.randn(4, 3), torch.randn(5, 3))
     peers.write_json(about | distances, tmp_path / "reference.json")
     (tmp_path / "reference.npy").touch()

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from cascade.errors import RecipeError
 from cascade.networks.convolutional_head import ConvolutionalHead
 from cascade.networks.transformer import PixelTransformer, position_embedding
 
@@ -125,3 +126,9 @@ def test_blocks_of_the_head_see_further_and_the_condition(inputs, fill_zeros):
     pixels[..., 0] += 1
     changed = (head(image, pixels, condition) - output).abs().amax(dim=(0, 1, 2)) > 0
     assert changed.nonzero().max() >= 10  # two 3x3 convolutions alone reach 2 columns
+
+
+@pytest.mark.parametrize("width", [34, 96])
+def test_a_width_without_whole_heads_is_refused_with_the_rule(width):
+    with pytest.raises(RecipeError, match="multiples of 64, or below it multiples of 4, got"):
+        PixelTransformer(width=width, depth=1)
