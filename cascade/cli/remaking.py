@@ -221,22 +221,15 @@ def _sampling_words(record: PictureRecord) -> list[str]:
 def _usual_settings(model: str) -> dict[str, dict[str, Any]]:
     """The settings of a pipeline that is at hand, by stage; empty for any other."""
     from cascade.errors import CascadeError
-    from cascade.saving.chain_folder import saved_names
-    from cascade.saving.components import read_json
+    from cascade.saving.chain_folder import STAGES, saved_sampling
     from cascade.saving.pipelines import local_folder
-    from cascade.saving.stage_folder import CONFIG
 
     try:
         folder = local_folder(model)
-        if folder is None:
-            return {}
-        stages = folder / "stages"
-        return {
-            name: dict(read_json(stages / name / CONFIG)["sampling"])
-            for name in saved_names(stages)
-        }
-    except (CascadeError, LookupError, ValueError, TypeError):
+        saved = {} if folder is None else saved_sampling(folder / STAGES)
+    except CascadeError:
         return {}
+    return {name: each.to_dict() for name, each in saved.items() if each is not None}
 
 
 def _notes(record: PictureRecord) -> Iterator[str]:

@@ -211,6 +211,20 @@ def read_contract(folder: Path) -> Contract:
         raise no_stage(folder, error) from error
 
 
+def read_sampling(folder: Path) -> SamplingSettings | None:
+    """Read the sampling settings of the stage in a folder; None if it does not sample in steps.
+
+    Raises:
+        WeightsError: if the folder is missing or damaged.
+    """
+    config = read_json(folder / CONFIG)
+    try:
+        values = config["sampling"] if config["kind"] == "diffusion" else None
+        return None if values is None else SamplingSettings().changed(**values)
+    except (LookupError, TypeError, ContractError) as error:
+        raise no_stage(folder, error) from error
+
+
 def no_stage(folder: Path, error: Exception) -> WeightsError:
     """The error that `stage.json` in a folder describes no stage.
 
