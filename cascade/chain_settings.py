@@ -69,6 +69,23 @@ def settings_read(contract: Contract, settings: SamplingSettings) -> dict[str, A
     return {name: values[name] for name in names if name in values and name not in unread}
 
 
+def setting_changes(
+    before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """The settings that differ from earlier ones, as `stage.name`; all of a stage without these.
+
+    Args:
+        before: saved settings by stage.
+        now: other settings of the stages, or of some of them.
+    """
+    changes = []
+    for stage, values in now.items():
+        old = {**UNSAID, **before[stage]} if stage in before else {}
+        new = {**UNSAID, **values}
+        changes += [f"{stage}.{k}" for k, each in new.items() if k not in old or old[k] != each]
+    return changes
+
+
 def _check_that_a_stage_reads_them(stages: Mapping[str, Stage], overrides: Overrides) -> None:
     if not any(stage.contract.needs_image for stage in stages.values()):
         for name in overrides.values.get(ALL, {}).keys() & set(IMAGE_SETTINGS):

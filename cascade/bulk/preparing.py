@@ -20,7 +20,7 @@ from cascade.bulk.request_model import RequestModel
 from cascade.bulk.searching import find_pictures
 from cascade.bulk.shards import plan_shards
 from cascade.bulk.work import Bulk
-from cascade.chain_settings import DIAL
+from cascade.chain_settings import DIAL, setting_changes
 from cascade.data.shard_index import ShardImage
 from cascade.errors import ContractError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES
@@ -189,8 +189,12 @@ class Preparation:
             )
 
     def settings(self, stages: Mapping[str, Stage], running: Sequence[Stage]) -> dict[str, Any]:
-        """The settings to record in results: command, model, and sampling of the running stages."""
+        """The settings to record in results: command, model, and sampling of the running stages.
+
+        `changed` lists those that the model does not have by itself.
+        """
         sampling = {n: stage.sampling.to_dict() for n, stage in stages.items() if stage in running}
+        own = {n: stage.sampling.to_dict() for n, stage in self.model.load().stages.items()}
         truncated = self.request.truncated
         return {
             "command": self.command,
@@ -198,6 +202,7 @@ class Preparation:
             **model_record(self.request.model, self.request.adapters),
             "weights": stages_digest(running),
             "stages": sampling,
+            "changed": setting_changes(own, sampling),
             **({} if truncated == "refuse" else {"truncated": truncated}),
             **({} if self.request.metadata else {"metadata": False}),
             **({} if (signer := self.request.signer) is None else {"signer": signer.fingerprint}),
