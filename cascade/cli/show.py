@@ -21,8 +21,8 @@ def show(
 ) -> Document | None:
     """Print a recipe in full, with every default and your changes.
 
-    For a pipeline, this is its folder and, for each stage, the sampling settings that it reads. A
-    pipeline with weights keeps them in its stages, where sweep --apply changes them.
+    For a pipeline, this is its folder, its classes and, for each stage, the sampling settings that
+    it reads. A pipeline with weights keeps them in its stages, where sweep --apply changes them.
 
     Examples:
 
@@ -42,19 +42,21 @@ def show(
         return {**place, **document}
     weights = "with weights" if place["has_weights"] else "without weights"
     example = f"{recipe.stages[0].name}.steps=20"
-    return _print_yaml(
-        f"# in {place['folder']}, {weights}\n"
-        f"# --set {example} changes a setting; cascade keys sampling lists all\n"
-        f"{dump_values(document)}"
-    )
+    head = [
+        f"in {place['folder']}, {weights}",
+        *(f"{field}: {', '.join(classes)}" for field, classes in place["classes"].items()),
+        f"--set {example} changes a setting; cascade keys sampling lists all",
+    ]
+    return _print_yaml("".join(f"# {line}\n" for line in head) + dump_values(document))
 
 
 def _pipeline(
     recipe: PipelineRecipe, name: str, overrides: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Where a pipeline lies, and its recipe with the settings that its stages read."""
+    """Folder and classes of a pipeline; and its recipe, with the settings that its stages read."""
     from cascade.building.pipelines import sampling_of
     from cascade.recipe.finding import find_any_recipe
+    from cascade.saving.chain_folder import STAGES, saved_contracts
     from cascade.saving.pipelines import has_weights
 
     path = find_any_recipe(name)
@@ -65,7 +67,10 @@ def _pipeline(
         for each in recipe.stages
     ]
     values = recipe.model_dump(mode="json", exclude={"stages"})
-    place = {"folder": str(path.parent), "has_weights": saved}
+    contracts = saved_contracts(path.parent / STAGES) if saved else []
+    conditions = [condition for each in contracts for condition in each.conditions]
+    classes = {field: list(names) for each in conditions for field, names in each.classes.items()}
+    place = {"folder": str(path.parent), "has_weights": saved, "classes": classes}
     return place, {**values, "stages": stages}
 
 

@@ -72,6 +72,8 @@ def test_show_prints_the_settings_that_a_saved_pipeline_has(command, tmp_path):
         **{"threshold": "dynamic", "percentile": 0.995, "reuse": 1, "variance": "small"},
     }
     assert settings["upsampler_256"]["steps"] == 2
+    assert document["classes"].keys() == {"class", "style"}
+    assert "# style: fluent, fluent-3d, fluent-flat, noto, twemoji\n" in command("show", mine).out
     changed = f"stages=[{{name: base, recipe: {TINY}, sampling: {{steps: 9}}}}]"
     (base,) = yaml.safe_load(command("show", mine, changed).out)["stages"]
     assert base["sampling"]["steps"] == 9
