@@ -108,7 +108,7 @@ class LabelVocabulary:
 
 
 def _suggestion(name: str, names: Iterable[str]) -> str:
-    """The end of a message about an unknown class: names that contain this word, or similar ones."""
+    """The end of a message about an unknown class: names with this word, or similar ones."""
     names = list(names)
     with_word = [each for each in names if name in re.split(r"[\W_]+", each)]
     if with_word:
