@@ -61,7 +61,7 @@ class Preparation:
         self.destination, self.out = destination_of(request.out, as_file=as_file)
         self.folder = None if as_file else self.out
         self._check_part()
-        if self.folder is not None:
+        if self.folder is not None and not request.dry_run:
             self.destination.fetch_ledger(ledger_file(self.folder, command, request.part))
         suffixes = RASTER_SUFFIXES if self.reads_bands else IMAGE_SUFFIXES
         self.inputs = request.listing or find_pictures(
@@ -209,8 +209,9 @@ class Preparation:
         }
 
     def bulk(self, method: Method, on_progress: OnProgress | None) -> Bulk:
-        """Make the loop over all jobs, and create the folder of the results."""
-        check_writable_folder(self.folder or self.out.parent)
+        """Make the loop over all jobs; create the folder of the results, except for a dry run."""
+        if not self.request.dry_run:
+            check_writable_folder(self.folder or self.out.parent)
         return Bulk(
             self.plan,
             method.over_seeds(self.request.seeds) if self.request.map else method,
@@ -225,4 +226,5 @@ class Preparation:
             },
             notes=self.notes,
             on_progress=on_progress,
+            dry_run=self.request.dry_run,
         )

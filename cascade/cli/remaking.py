@@ -75,7 +75,18 @@ RECORDED: dict[str, tuple[str, Callable[[Any], Uses]]] = {  # parameter -> key, 
     "truncated": ("truncated", _once),
 }
 WITHOUT_TRACE = {  # they change no pixels, or only place, number and format of the files
-    *("inputs", "out", "model", "pipeline", "device", "engine", "workers", "part", "join"),
+    *(
+        "inputs",
+        "out",
+        "model",
+        "pipeline",
+        "device",
+        "engine",
+        "workers",
+        "part",
+        "join",
+        "dry_run",
+    ),
     *(
         "image_format",
         "compare",
