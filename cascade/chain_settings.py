@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cascade.contract import Contract
 from cascade.errors import ContractError
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
-from cascade.sampling.settings import SamplingSettings
+from cascade.sampling.samplers.table import default_options
+from cascade.sampling.settings import SETTINGS, UNSAID, SamplingSettings
 from cascade.stage import Stage
 
 IMAGE_SETTINGS = ("augmentation_level", "temperature")  # only for stages that take an image
 DIAL = "denoise"  # only for stages that are told how degraded their image is
 COLOURS = "keep_colours"  # only for stages whose image has the colours of the result
 GUIDANCE_SETTINGS = ("guidance", "guidance_interval")  # only for stages with droppable conditions
+THRESHOLD_SETTINGS = ("percentile", "threshold_cap")  # only for the dynamic threshold
 
 
 def changed_sampling(
@@ -46,6 +49,41 @@ def changed_sampling(
                 values.pop(setting, None)
         changed[name] = stage.sampling.changed(**values)
     return changed
+
+
+def settings_read(contract: Contract, settings: SamplingSettings) -> dict[str, Any]:
+    """The settings that a stage which samples in steps reads, with their values.
+
+    Returns:
+        Plain values by name, the options of the sampler last; as in a recipe's sampling section.
+    """
+    unread = {
+        *(() if contract.droppable else GUIDANCE_SETTINGS),
+        *(() if contract.needs_image else IMAGE_SETTINGS),
+        *(() if contract.has_dial else (DIAL,)),
+        *(() if contract.has_colours else (COLOURS,)),
+        *(() if settings.threshold == "dynamic" else THRESHOLD_SETTINGS),
+    }
+    values = {**UNSAID, **default_options(settings.sampler), **settings.to_dict()}
+    names = dict.fromkeys([*SETTINGS, *values])
+    return {name: values[name] for name in names if name in values and name not in unread}
+
+
+def setting_changes(
+    before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """The settings that differ from earlier ones, as `stage.name`; all of a stage without these.
+
+    Args:
+        before: saved settings by stage.
+        now: other settings of the stages, or of some of them.
+    """
+    changes = []
+    for stage, values in now.items():
+        old = {**UNSAID, **before[stage]} if stage in before else {}
+        new = {**UNSAID, **values}
+        changes += [f"{stage}.{k}" for k, each in new.items() if k not in old or old[k] != each]
+    return changes
 
 
 def _check_that_a_stage_reads_them(stages: Mapping[str, Stage], overrides: Overrides) -> None:

@@ -25,11 +25,10 @@ from cascade.call import (
 from cascade.call_arguments import (
     check_call_arguments,
     check_can_compute,
-    completed_inputs,
     field_names,
-    image_count,
     with_settings,
 )
+from cascade.call_inputs import completed_inputs, image_count
 from cascade.chain import StageChain
 from cascade.conditioning.inputs import Inputs
 from cascade.diffusion.noise import make_seeds

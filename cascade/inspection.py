@@ -39,6 +39,7 @@ class PictureRecord(BaseModel):
         model_is_folder: whether it is that of a folder.
         adapters: the last part of each adapter's folder, and the factor of its change.
         stages: the sampling settings of each stage that ran, by its name.
+        changed: those that the model did not have by itself, as `stage.name`.
         seeds: of a mean over several seeds their number, of a contact sheet its seeds.
         labels: class names by label field, or as a command line gives them.
         size_px: height and width of the picture in pixels.
@@ -54,6 +55,7 @@ class PictureRecord(BaseModel):
     adapters: list[tuple[str, Number]] = []
     weights: str = ""
     stages: dict[str, dict[str, Any]] = {}
+    changed: list[str] = []
     seed: Annotated[int, Field(ge=0)] | None = None
     seeds: int | list[int] | None = None
     prompt: str | None = None

@@ -16,10 +16,9 @@ from cascade.call_arguments import (
     CallRequest,
     as_outputs,
     check_call_arguments,
-    completed_inputs,
-    cut_texts,
     read_call,
 )
+from cascade.call_inputs import completed_inputs, cut_texts
 from cascade.chain import StageChain
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import LabelsLike, LabelVocabulary

@@ -23,7 +23,7 @@ FLOORS = (
     ("pipeline",),
     ("edit_call", "picture_calls"),
     ("staged_pipeline", "call_arguments"),
-    ("training", "call", "engines", "starting"),
+    ("training", "call", "call_inputs", "engines", "starting"),
     ("chain",),
     ("tasks", "chain_settings"),
     ("restoration", "stage_kinds", "importing"),

@@ -84,6 +84,9 @@ def test_seed_labels_and_settings_stand_in_the_pngs_and_make_the_picture_again(p
         assert set(written.pop("labels")) == {"class"}
         stages = written.pop("stages")
         made_by = {"command": "generate", "model": "tiny", "version": __version__}
+        changed = ["base.sampler", "base.steps", "base.variance"]
+        changed += ["upsampler.augmentation_level", "upsampler.sampler", "upsampler.steps"]
+        assert sorted(written.pop("changed")) == [*changed, "upsampler.variance"]
         assert written == {**made_by, "seed": 5 + number}
         assert [stage["sampler"] for stage in stages.values()] == ["ddpm", "ddpm"]
         assert [stage["steps"] for stage in stages.values()] == [2, 2]
@@ -138,7 +141,7 @@ def test_intermediates_are_written_beside_their_pictures(pipeline, tmp_path):
     assert pixels(tmp_path / "00000.base.png").shape == (16, 16, 3)
     whole, small = text(tmp_path / "00000.png"), text(tmp_path / "00000.base.png")
     base = {"base": whole["stages"]["base"]}
-    assert small == {**whole, "stop_at": "base", "stages": base}
+    assert small == {**whole, "stop_at": "base", "stages": base, "changed": ["base.steps"]}
     (third,) = generate(pipeline, tmp_path, seed=0)
     assert third.name == "00002.png"
 

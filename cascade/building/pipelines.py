@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from cascade.building.stages import apply_sampling, check_stage
 from cascade.building.trained import StagePlace, find_place
 from cascade.chain import StageChain
+from cascade.chain_settings import settings_read
 from cascade.conditioning.labels import Labels
 from cascade.contract import Contract
 from cascade.errors import ContractError, OutputError, RecipeError, WeightsError, nearest
@@ -21,6 +23,7 @@ from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
 from cascade.recipe.sections import PipelineRecipe, PipelineStageSection, StageRecipe
 from cascade.restoration.expected_error import ExpectedError, load_expected_error
 from cascade.sampling.settings import SamplingSettings
+from cascade.saving.chain_folder import STAGES, saved_contracts, saved_sampling
 from cascade.saving.differences import differences
 from cascade.saving.pipelines import has_weights
 from cascade.stage import Stage
@@ -49,18 +52,61 @@ def check_recipe(recipe: StageRecipe | PipelineRecipe, path: Path | None = None)
     lines = []
     previous: tuple[str, Contract] | None = None
     for number, section in enumerate(recipe.stages):
-        file = find_recipe(section.recipe, "stages", beside=path)
-        stage_recipe = load_stage_recipe(file)
-        with fault_of(file):
-            stage = check_stage(stage_recipe)
-        place = f"stages.{number}.sampling"
-        with fault_of(path), fault_in(place, tuple(type(section.sampling).model_fields)):
-            stage.check_settings(apply_sampling(stage.sampling, section.sampling, place))
+        stage_recipe, stage = _checked_stage(section, number, path)
         lines.append(f"{section.name}: {_describe(stage_recipe, stage)}")
         if previous is not None:
             stage.contract.check_follows(previous[1], name=section.name, previous_name=previous[0])
         previous = (section.name, stage.contract)
     return [*lines, f"{recipe.name}: the stages fit together"]
+
+
+def sampling_of(recipe: PipelineRecipe, path: Path, *, saved: bool) -> dict[str, dict[str, Any]]:
+    """The settings that each stage of a pipeline reads, with their values.
+
+    Args:
+        recipe: the recipe of the pipeline.
+        path: the recipe's file.
+        saved: whether to read them from the stages that are saved beside the file, where `sweep`
+            may have changed them; from the recipes otherwise.
+
+    Returns:
+        Plain values by stage; none for a stage that does not sample in steps.
+
+    Raises:
+        CascadeError: if a saved stage is damaged, or the stage of a recipe cannot be built.
+    """
+    settings: dict[str, SamplingSettings | None]
+    if saved:
+        folder = path.parent / STAGES
+        settings, contracts = saved_sampling(folder), saved_contracts(folder)
+    else:
+        stages = [
+            _checked_stage(each, number, path)[1] for number, each in enumerate(recipe.stages)
+        ]
+        names = [section.name for section in recipe.stages]
+        settings = {
+            name: stage.sampling if stage.has_settings else None
+            for name, stage in zip(names, stages, strict=True)
+        }
+        contracts = [stage.contract for stage in stages]
+    return {
+        name: {} if each is None else settings_read(contract, each)
+        for (name, each), contract in zip(settings.items(), contracts, strict=True)
+    }
+
+
+def _checked_stage(
+    section: PipelineStageSection, number: int, path: Path | None
+) -> tuple[StageRecipe, Stage]:
+    """Build a stage of a pipeline without weights, with the settings that it has there."""
+    file = find_recipe(section.recipe, "stages", beside=path)
+    recipe = load_stage_recipe(file)
+    with fault_of(file):
+        stage = check_stage(recipe)
+    place = f"stages.{number}.sampling"
+    with fault_of(path), fault_in(place, tuple(type(section.sampling).model_fields)):
+        settings = apply_sampling(stage.sampling, section.sampling, place)
+        return recipe, stage.with_sampling(settings)
 
 
 def _describe(recipe: StageRecipe, stage: Stage) -> str:

@@ -129,6 +129,7 @@ def edits(
         overwrite=request.overwrite,
         truncated=request.truncated,
         before="same",
+        added_px=(0, 0) if uncrop is None else uncrop.added_px,
         expected=plan.expected_error(running, editing, has_words=has_words),
         hole=hole,
     )

@@ -93,6 +93,17 @@ class Ledger:
             self._write(b"")
         self.refresh()
 
+    @classmethod
+    def in_memory(cls, file: Path | None) -> Ledger:
+        """The lines of a file, which may be missing; those that are added stay in memory.
+
+        Raises:
+            OutputError: if the file cannot be read.
+        """
+        ledger = cls(file if file is not None and file.exists() else None, is_read_only=True)
+        ledger.file = None
+        return ledger
+
     def start_round(
         self, head: Mapping[str, Any] | None = None, planned: Iterable[tuple[str, str, str]] = ()
     ) -> None:

@@ -92,7 +92,7 @@ def make_result(
     method.check_suits(job, picture)
     if picture.is_truncated:
         on_remark("is truncated; the missing part is grey in the result")
-    _check_format_holds_result(picture, job.output, method)
+    check_format_holds_result(picture, job.output, method)
     if remark := method.remark(picture):
         on_remark(remark)
     result, std = drawn.get((sha256, job.seed)), None
@@ -119,7 +119,7 @@ def _make_pages(
     on_remark: Callable[[str], None],
 ) -> tuple[Record, tuple[Loss, ...]]:
     """Make and write a result of several pages. All share one seed, and so one field of noise."""
-    pixel_bytes = _check_format_holds_pages(pages, job.output, method)
+    pixel_bytes = check_format_holds_pages(pages, job.output, method)
     plays, folder = pages.plays if pages.is_animation else None, job.output.parent
     record = Record(
         settings=method.settings_of(job), input_sha256=sha256, size_px=(0, 0), pages=len(pages)
@@ -225,16 +225,15 @@ def write_variant_sheet(sheet: VariantSheet, method: Method) -> None:
     date_after(sheet.path, [job.output for job in sheet.jobs])
 
 
-def _check_format_holds_result(picture: Picture, path: Path, method: Method) -> None:
+def check_format_holds_result(picture: Picture, path: Path, method: Method) -> None:
     """Check before the long work that the file format can store the result of a picture."""
-    height, width = (round(side * method.factor) for side in picture.size)
-    has_alpha = picture.alpha is not None
-    check_format(path, size=(height, width), bits=picture.bits, has_alpha=has_alpha)
+    size, has_alpha = method.size_of_result(picture.size), picture.alpha is not None
+    check_format(path, size=size, bits=picture.bits, has_alpha=has_alpha)
     if method.metadata:
         check_exif(path, picture.metadata.exif)
 
 
-def _check_format_holds_pages(pages: Pages, path: Path, method: Method) -> int:
+def check_format_holds_pages(pages: Pages, path: Path, method: Method) -> int:
     """Check before the long work that the file format can store all pages.
 
     Returns:
@@ -242,7 +241,7 @@ def _check_format_holds_pages(pages: Pages, path: Path, method: Method) -> int:
     """
     pixel_bytes = 0
     for size in pages.sizes:
-        height, width = (round(side * method.factor) for side in size)
+        height, width = method.size_of_result(size)
         check_format(
             path,
             size=(height, width),

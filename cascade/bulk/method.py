@@ -46,6 +46,7 @@ class Method:
         signer: who signs the results; None for nobody.
         overwrite: whether existing files that differ from the results may be replaced.
         factor: factor by which the sides of a picture grow.
+        added_px: height and width that a result has besides, as from new borders.
         before: what the left side of a before/after sheet shows, see `write_comparison`.
         truncated: what happens to a JPEG whose end is missing, see `decode_picture`.
         work_together: largest work of pictures that are drawn together.
@@ -68,6 +69,7 @@ class Method:
     signer: Signer | None = None
     overwrite: bool = False
     factor: float = 1.0
+    added_px: tuple[int, int] = (0, 0)
     before: Before = "bicubic"
     truncated: Truncated = "refuse"
     work_together: float = 0.0
@@ -107,6 +109,14 @@ class Method:
             return mean, std
         hole = None if self.hole is None else self.hole(picture)
         return mean, self.expected.of(std, mean, drawn=hole)
+
+    def size_of_result(self, size_px: tuple[int, int]) -> tuple[int, int]:
+        """Height and width in pixels of the result of a picture of that height and width."""
+        height, width = (
+            round(side * self.factor) + more
+            for side, more in zip(size_px, self.added_px, strict=True)
+        )
+        return height, width
 
     def reason_against(self, job: Job, picture: Picture) -> str:
         """Why the picture of a job is to be left out; empty if it is not."""

@@ -20,7 +20,7 @@ from cascade.bulk.request_model import RequestModel
 from cascade.bulk.searching import find_pictures
 from cascade.bulk.shards import plan_shards
 from cascade.bulk.work import Bulk
-from cascade.chain_settings import DIAL
+from cascade.chain_settings import DIAL, setting_changes
 from cascade.data.shard_index import ShardImage
 from cascade.errors import ContractError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES
@@ -61,7 +61,7 @@ class Preparation:
         self.destination, self.out = destination_of(request.out, as_file=as_file)
         self.folder = None if as_file else self.out
         self._check_part()
-        if self.folder is not None:
+        if self.folder is not None and not request.dry_run:
             self.destination.fetch_ledger(ledger_file(self.folder, command, request.part))
         suffixes = RASTER_SUFFIXES if self.reads_bands else IMAGE_SUFFIXES
         self.inputs = request.listing or find_pictures(
@@ -189,8 +189,12 @@ class Preparation:
             )
 
     def settings(self, stages: Mapping[str, Stage], running: Sequence[Stage]) -> dict[str, Any]:
-        """The settings to record in results: command, model, and sampling of the running stages."""
+        """The settings to record in results: command, model, and sampling of the running stages.
+
+        `changed` lists those that the model does not have by itself.
+        """
         sampling = {n: stage.sampling.to_dict() for n, stage in stages.items() if stage in running}
+        own = {n: stage.sampling.to_dict() for n, stage in self.model.load().stages.items()}
         truncated = self.request.truncated
         return {
             "command": self.command,
@@ -198,14 +202,16 @@ class Preparation:
             **model_record(self.request.model, self.request.adapters),
             "weights": stages_digest(running),
             "stages": sampling,
+            "changed": setting_changes(own, sampling),
             **({} if truncated == "refuse" else {"truncated": truncated}),
             **({} if self.request.metadata else {"metadata": False}),
             **({} if (signer := self.request.signer) is None else {"signer": signer.fingerprint}),
         }
 
     def bulk(self, method: Method, on_progress: OnProgress | None) -> Bulk:
-        """Make the loop over all jobs, and create the folder of the results."""
-        check_writable_folder(self.folder or self.out.parent)
+        """Make the loop over all jobs; create the folder of the results, except for a dry run."""
+        if not self.request.dry_run:
+            check_writable_folder(self.folder or self.out.parent)
         return Bulk(
             self.plan,
             method.over_seeds(self.request.seeds) if self.request.map else method,
@@ -220,4 +226,5 @@ class Preparation:
             },
             notes=self.notes,
             on_progress=on_progress,
+            dry_run=self.request.dry_run,
         )

@@ -37,6 +37,7 @@ from cascade.saving.differences import flat
 
 NAMES_ONLY = ("model", "model_is_folder", "adapters")  # the hash of the stages says more
 NAMES_ONLY += ("version", "truncated")  # which change nothing for the same input
+NAMES_ONLY += ("changed",)  # which repeats settings
 ABSENT = {"pages": "all", "seeds": 1}  # what a setting that is not recorded means
 INPUT, SIZE, PAGES = "input_sha256", "size_px", "page_count"
 EXPECTED = "expected_error"  # changes the map beside a result, not the result

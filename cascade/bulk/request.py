@@ -52,6 +52,7 @@ class Request:
             result per seed.
         listing: the pictures, if they are known already; `inputs` are then not searched.
         pipeline: the model, if it is loaded already.
+        dry_run: whether to write nothing; `Bulk.rehearse` then tells what a run would do.
     """
 
     inputs: Sequence[str]
@@ -76,6 +77,7 @@ class Request:
     map: bool = False
     listing: InputListing | None = None
     pipeline: CascadePipeline | None = None
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         if self.map:

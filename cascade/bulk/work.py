@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cascade.bulk.method import Method
 from cascade.bulk.one_job import Making, one_line
 from cascade.bulk.outcome import Outcome
 from cascade.bulk.progress import Note, ProgressUpdate
+from cascade.bulk.rehearsal import rehearse
 from cascade.bulk.reports import Reports
 from cascade.bulk.shards import Packing, ShardPlan, remove_folder
 from cascade.bulk.sheets import check_sheet
@@ -48,6 +50,7 @@ class Bulk:
             the ledger of a part notes.
         notes: what the user should know before the work begins.
         on_progress: called with every change.
+        dry_run: whether to write nothing, for `rehearse`.
 
     Raises:
         OutputError: if the ledger cannot be written.
@@ -64,6 +67,7 @@ class Bulk:
         choices: Mapping[str, Any] | None = None,
         notes: Sequence[Note] = (),
         on_progress: Callable[[ProgressUpdate], None] | None = None,
+        dry_run: bool = False,
     ) -> None:
         self.plan = plan
         self.jobs = plan.jobs
@@ -74,11 +78,43 @@ class Bulk:
         self._failed_sheets: list[tuple[str, str]] = []  # name and reason of each
         self.reports = Reports(len(plan.jobs), method, on_progress)
         part = None if self.inputs.slice is None else self.inputs.slice.part
-        self.ledger = Ledger(None if folder is None else ledger_file(folder, method.command, part))
+        file = None if folder is None else ledger_file(folder, method.command, part)
+        self.ledger = Ledger.in_memory(file) if dry_run else Ledger(file)
         self._destination = destination
         self._standing = Standing(plan.jobs, method, self.ledger, destination)
         self._packing = Packing(method, self.ledger, destination)
         self._making = Making(method, self._standing, self.ledger, self.reports)
+
+    def rehearse(self, on_line: Callable[[str], None] = lambda line: None) -> Outcome:
+        """Tell what `run` would do, of a dry run; nothing is drawn or written.
+
+        Args:
+            on_line: called with a line about each result that would be made or is there.
+
+        Returns:
+            The counts, in which `new` are the results to make.
+
+        Raises:
+            OutputError: if another file has the name of the page or of a sheet of variants.
+        """
+        self._check_beside()
+        for note in self.notes:
+            self.reports.note(note)
+        for name, reason in self.inputs.unreadable:
+            self.reports.failure(name, reason)
+        self.ledger.start_round()
+        outcome = rehearse(
+            self.plan, self.method, self._standing, self._packing, self.reports, on_line
+        )
+        failed = [*self.inputs.unreadable, *outcome.failed]
+        return replace(outcome, failed=failed, left_out=len(self.inputs.left_out))
+
+    def _check_beside(self) -> None:
+        """Check that what is written beside the results replaces no file of somebody else."""
+        if self.plan.page is not None:
+            check_page(self.plan.page)
+        for sheet in self.plan.sheets:
+            check_sheet(sheet.path)
 
     def run(self) -> None:
         """Work until all jobs are finished.
@@ -88,10 +124,7 @@ class Bulk:
             OutputError: if ledger, locks or the page cannot be written, or another file has the
                 name of the page or of a sheet of variants.
         """
-        if self.plan.page is not None:
-            check_page(self.plan.page)
-        for sheet in self.plan.sheets:
-            check_sheet(sheet.path)
+        self._check_beside()
         for note in self.notes:
             self.reports.note(note)
         for name, reason in self.inputs.unreadable:

@@ -12,9 +12,15 @@ import typer
 if TYPE_CHECKING:
     from cascade.bulk.progress import ProgressUpdate
     from cascade.bulk.work import Bulk
+    from cascade.cli.verbosity import Verbosity
 
 
-def work_through(prepare: Callable[[Callable[[ProgressUpdate], None]], Bulk], workers: int) -> None:
+def work_through(
+    prepare: Callable[[Callable[[ProgressUpdate], None]], Bulk],
+    workers: int,
+    *,
+    dry_run: bool = False,
+) -> None:
     """Do all jobs, show the progress, print the counts and exit with the outcome's code.
 
     Of several processes that a launcher started together, only the first prints and reports
@@ -23,6 +29,7 @@ def work_through(prepare: Callable[[Callable[[ProgressUpdate], None]], Bulk], wo
     Args:
         prepare: called once, with the callback for progress; returns the work.
         workers: number of processes that share the work.
+        dry_run: whether to print what would be done instead.
     """
     from cascade.cli.bulk_progress import BulkProgress
     from cascade.cli.progress import printable
@@ -33,6 +40,9 @@ def work_through(prepare: Callable[[Callable[[ProgressUpdate], None]], Bulk], wo
     is_first = os.environ.get("RANK", "0") == "0"
     with BulkProgress(verbosity() if is_first else None) as progress:
         work = prepare(progress.update)
+        if dry_run:
+            _rehearse(work, verbosity() if is_first else Verbosity.QUIET)
+            return
         previous = signal.signal(signal.SIGTERM, _terminate)
         try:
             with further_workers(min(workers, len(work.jobs))):
@@ -46,6 +56,25 @@ def work_through(prepare: Callable[[Callable[[ProgressUpdate], None]], Bulk], wo
                 typer.echo(work.outcome().last_line(work.method.description))
     if is_first and work.outcome().exit_code:
         raise typer.Exit(work.outcome().exit_code)
+
+
+def _rehearse(work: Bulk, verbosity: Verbosity) -> None:
+    """Print what the work would be, and exit with the code that it would have.
+
+    Raises:
+        Exit: if pictures would fail.
+    """
+    from cascade.cli.progress import printable
+    from cascade.cli.verbosity import Verbosity
+
+    says_all = verbosity > Verbosity.QUIET
+    outcome = work.rehearse(lambda line: typer.echo(printable(line)) if says_all else None)
+    if says_all:
+        for line in outcome.unsuitable_lines():
+            typer.echo(printable(line), err=True)
+        typer.echo(f"{outcome.last_line(f'to be {work.method.description}')}; nothing was written")
+    if outcome.exit_code:
+        raise typer.Exit(outcome.exit_code)
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -56,4 +56,5 @@ def colourise(
             request, colouring, hints=hints, recolour=recolour, on_progress=on_progress
         ),
         shared.workers,
+        dry_run=shared.dry_run,
     )

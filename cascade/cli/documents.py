@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cascade.cli.hints import with_overwrite
+from cascade.cli.hints import with_listing, with_overwrite
 from cascade.errors import CascadeError
 
 OPTION = "--json"
@@ -56,7 +56,7 @@ def message_of(error: Exception) -> str:
         text = f"{error.filename or 'output'}: {error.strerror or error}."
     elif format_message := getattr(error, "format_message", None):
         text = format_message()
-    return with_overwrite(" ".join(text.split()))
+    return with_listing(with_overwrite(" ".join(text.split())))
 
 
 def _print(document: Document) -> None:

@@ -108,6 +108,7 @@ def edit(
     bulk.work_through(
         lambda on_progress: prepare_editing(request, repainting, on_progress=on_progress),
         shared.workers,
+        dry_run=shared.dry_run,
     )
 
 

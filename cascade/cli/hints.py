@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+MORE = ", …"  # after the first of many names
 MISSING_END = "not a readable image (its end is missing"
 NO_FILE = ": no such file or folder."
 
@@ -11,6 +12,12 @@ NO_FILE = ": no such file or folder."
 def with_overwrite(message: str) -> str:
     """Name the option where an error says that overwriting may be allowed."""
     return message.replace("allow overwriting", "allow overwriting (--overwrite)")
+
+
+def with_listing(message: str) -> str:
+    """Name the command that lists the classes where an error names some of them."""
+    is_cut = message.startswith("unknown class ") and message.endswith(MORE)
+    return f"{message}; cascade show PIPELINE lists all" if is_cut else message
 
 
 def with_prompt(message: str) -> str:

@@ -75,7 +75,18 @@ RECORDED: dict[str, tuple[str, Callable[[Any], Uses]]] = {  # parameter -> key, 
     "truncated": ("truncated", _once),
 }
 WITHOUT_TRACE = {  # they change no pixels, or only place, number and format of the files
-    *("inputs", "out", "model", "pipeline", "device", "engine", "workers", "part", "join"),
+    *(
+        "inputs",
+        "out",
+        "model",
+        "pipeline",
+        "device",
+        "engine",
+        "workers",
+        "part",
+        "join",
+        "dry_run",
+    ),
     *(
         "image_format",
         "compare",
@@ -89,7 +100,8 @@ WITHOUT_TRACE = {  # they change no pixels, or only place, number and format of 
     *("quiet", "verbose"),
 }
 DESCRIBING = {  # keys that are no settings, or that are written otherwise
-    *("command", "version", "model", "model_is_folder", "weights", "stages", "input_sha256"),
+    *("command", "version", "model", "model_is_folder", "weights", "stages", "changed"),
+    "input_sha256",
     *("size_px", "page_count", "signer", "metadata", "expected_error"),
 }
 IMPLIED: dict[str, dict[str, Any]] = {  # what a command does without an option for it
@@ -135,7 +147,8 @@ def remaking_of(
     if unknown:
         what = ", ".join(unknown)
         return Remaking(notes=(f"no command: cascade {record.command} has no option for {what}",))
-    words = [*_first_words(record, command, suffix), *words, *_sampling_words(record)]
+    changes = [word for each in _changed_settings(record) for word in ("--set", _change(*each))]
+    words = [*_first_words(record, command, suffix), *words, *changes]
     if not all(word.isprintable() for word in words):
         return Remaking(notes=("no command: it would hold characters that cannot be printed",))
     return Remaking(shlex.join(words), tuple(_notes(record)))
@@ -181,18 +194,17 @@ def _unset(record: PictureRecord, keys: set[str]) -> Iterator[str]:
 
 
 def _unreadable(record: PictureRecord) -> Iterator[str]:
-    """The sampling settings whose values `--set` cannot express."""
+    """The settings of the command whose values `--set` cannot express."""
     from cascade.errors import ContractError
     from cascade.sampling.overrides import Overrides
 
-    for stage, settings in record.stages.items():
-        for name, value in settings.items():
-            try:
-                overrides = Overrides.parse([_change(stage, name, value)])
-            except ContractError:
-                overrides = Overrides()
-            if overrides.values != {stage: {name: value}}:
-                yield f"{stage}.{name}"
+    for stage, name, value in _changed_settings(record):
+        try:
+            overrides = Overrides.parse([_change(stage, name, value)])
+        except ContractError:
+            overrides = Overrides()
+        if overrides.values != {stage: {name: value}}:
+            yield f"{stage}.{name}"
 
 
 def _change(stage: str, name: str, value: Any) -> str:
@@ -204,39 +216,39 @@ def _change(stage: str, name: str, value: Any) -> str:
     return f"{stage}.{name}={text}"
 
 
-def _sampling_words(record: PictureRecord) -> list[str]:
-    """The settings that the pipeline would not take by itself, as `--set` options."""
+def _changed_settings(record: PictureRecord) -> Iterator[tuple[str, str, Any]]:
+    """Stage, name and value of each setting that the pipeline would not take by itself.
+
+    If it is at hand, its settings are compared, since they may have changed in the meantime.
+    """
+    from cascade.chain_settings import setting_changes
     from cascade.sampling.settings import UNSAID
 
     usual = {} if record.model_is_folder else _usual_settings(record.model)
-    words = []
+    changed = setting_changes(usual, record.stages) if usual else record.changed
     for stage, recorded in record.stages.items():
-        own = {**UNSAID, **usual[stage]} if stage in usual else {}
         for name, value in {**UNSAID, **recorded}.items():
-            if name not in own or own[name] != value:
-                words += ["--set", _change(stage, name, value)]
-    return words
+            if f"{stage}.{name}" in changed:
+                yield stage, name, value
 
 
 def _usual_settings(model: str) -> dict[str, dict[str, Any]]:
     """The settings of a pipeline that is at hand, by stage; empty for any other."""
     from cascade.errors import CascadeError
-    from cascade.saving.chain_folder import saved_names
-    from cascade.saving.components import read_json
+    from cascade.saving.chain_folder import STAGES, saved_contracts, saved_sampling
     from cascade.saving.pipelines import local_folder
-    from cascade.saving.stage_folder import CONFIG
 
     try:
         folder = local_folder(model)
         if folder is None:
             return {}
-        stages = folder / "stages"
-        return {
-            name: dict(read_json(stages / name / CONFIG)["sampling"])
-            for name in saved_names(stages)
-        }
-    except (CascadeError, LookupError, ValueError, TypeError):
+        saved, contracts = saved_sampling(folder / STAGES), saved_contracts(folder / STAGES)
+    except CascadeError:
         return {}
+    return {
+        name: (each or contract.default_sampling).to_dict()
+        for (name, each), contract in zip(saved.items(), contracts, strict=True)
+    }
 
 
 def _notes(record: PictureRecord) -> Iterator[str]:

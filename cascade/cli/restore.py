@@ -71,4 +71,5 @@ def restore(
             request, restoration, mending, on_progress=on_progress
         ),
         shared.workers,
+        dry_run=shared.dry_run,
     )

@@ -137,6 +137,14 @@ class Shared:
             help="Only list what is missing; the inputs are the result folders of all parts.",
         ),
     ] = False
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only print what would be done with each image, and the size of its result; the "
+            "model is loaded, but nothing is drawn or written.",
+        ),
+    ] = False
     image_format: Annotated[
         Literal["png", "jpeg", "webp", "tiff"] | None,
         typer.Option(
@@ -205,7 +213,7 @@ class Shared:
                 temperature=self.temperature,
                 **(settings or {}),
             ),
-            device=self.device,
+            device="cpu" if self.dry_run else self.device,
             engine=self.engine,
             adapters=sampling.adapters(self.lora),
             image_format=self.image_format,
@@ -218,6 +226,7 @@ class Shared:
             part=parts.chosen_part(self.part),
             seeds=self.variants,
             map=self.map,
+            dry_run=self.dry_run,
             **values,
         )
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import typer
 
 from cascade.cli import names
 from cascade.cli.documents import AsJson, Document
+
+if TYPE_CHECKING:
+    from cascade.recipe.sections import PipelineRecipe
 
 
 def show(
@@ -15,17 +21,63 @@ def show(
 ) -> Document | None:
     """Print a recipe in full, with every default and your changes.
 
-    Example: cascade show emoji-64 train.batch_size=32
+    For a pipeline, this is its folder, its classes and, for each stage, the sampling settings that
+    it reads. A pipeline with weights keeps them in its stages, where sweep --apply changes them.
+
+    Examples:
+
+    cascade show emoji-64 train.batch_size=32
+
+    cascade show pipelines/photo-x4
     """
+    from cascade.recipe.reading import dump_values, load_any_recipe
+    from cascade.recipe.sections import PipelineRecipe
+
+    recipe = load_any_recipe(name, overrides or [])
+    if not isinstance(recipe, PipelineRecipe):
+        document = recipe.model_dump(mode="json")
+        return document if as_json else _print_yaml(dump_values(document))
+    place, document = _pipeline(recipe, name, overrides or [])
+    if as_json:
+        return {**place, **document}
+    weights = "with weights" if place["has_weights"] else "without weights"
+    example = f"{recipe.stages[0].name}.steps=20"
+    head = [
+        f"in {place['folder']}, {weights}",
+        *(f"{field}: {', '.join(classes)}" for field, classes in place["classes"].items()),
+        f"--set {example} changes a setting; cascade keys sampling lists all",
+    ]
+    return _print_yaml("".join(f"# {line}\n" for line in head) + dump_values(document))
+
+
+def _pipeline(
+    recipe: PipelineRecipe, name: str, overrides: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Folder and classes of a pipeline; and its recipe, with the settings that its stages read."""
+    from cascade.building.pipelines import sampling_of
+    from cascade.recipe.finding import find_any_recipe
+    from cascade.saving.chain_folder import STAGES, saved_contracts
+    from cascade.saving.pipelines import has_weights
+
+    path = find_any_recipe(name)
+    saved = has_weights(path.parent)
+    settings = sampling_of(recipe, path, saved=saved and not overrides)
+    stages = [
+        {"name": each.name, "recipe": each.recipe, "sampling": settings.get(each.name, {})}
+        for each in recipe.stages
+    ]
+    values = recipe.model_dump(mode="json", exclude={"stages"})
+    contracts = saved_contracts(path.parent / STAGES) if saved else []
+    conditions = [condition for each in contracts for condition in each.conditions]
+    classes = {field: list(names) for each in conditions for field, names in each.classes.items()}
+    place = {"folder": str(path.parent), "has_weights": saved, "classes": classes}
+    return place, {**values, "stages": stages}
+
+
+def _print_yaml(text: str) -> None:
     from rich.console import Console
     from rich.syntax import Syntax
 
-    from cascade.recipe.reading import dump_recipe, load_any_recipe
-
-    recipe = load_any_recipe(name, overrides or [])
-    if as_json:
-        return recipe.model_dump(mode="json")
-    text = dump_recipe(recipe)
     console = Console()
     if console.is_terminal:
         console.print(Syntax(text, "yaml", background_color="default", word_wrap=True))

@@ -99,4 +99,5 @@ def upscale(
     bulk.work_through(
         lambda on_progress: prepare_upscaling(request, upscaling, on_progress=on_progress),
         shared.workers,
+        dry_run=shared.dry_run,
     )

@@ -5,7 +5,8 @@ Shapes: B batch, F label fields.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, final
@@ -26,6 +27,7 @@ from cascade.space import Space
 
 OneLabels = Mapping[str, str] | str
 LabelsLike = OneLabels | Sequence[OneLabels]
+LIKENESS = 0.6  # of a class name that is suggested; at 0.5, "cat" is like "heart"
 
 
 class LabelVocabulary:
@@ -69,7 +71,7 @@ class LabelVocabulary:
                 raise ContractError(f"unknown label field {label!r}: {nearest(label, self.fields)}")
             if name not in self.fields[label]:
                 raise ContractError(
-                    f"unknown {label} {name!r}: {nearest(name, self.fields[label])}"
+                    f"unknown {label} {name!r}: {_suggestion(name, self.fields[label])}"
                 )
         return [
             names.index(labels[field]) if field in labels else -1
@@ -88,7 +90,7 @@ class LabelVocabulary:
         labels: dict[str, str] = {}
         for name in (part.strip() for part in text.split(",")):
             if name not in self._field_of:
-                raise ContractError(f"unknown class {name!r}: {nearest(name, self._field_of)}")
+                raise ContractError(f"unknown class {name!r}: {_suggestion(name, self._field_of)}")
             field = self._field_of[name]
             if field in labels:
                 raise ContractError(f"{labels[field]!r} and {name!r} are both a {field}; give one.")
@@ -103,6 +105,15 @@ class LabelVocabulary:
         """Class names by field of one image's indices; fields with index -1 are left out."""
         pairs = zip(self.fields.items(), indices, strict=True)
         return {field: names[index] for (field, names), index in pairs if index >= 0}
+
+
+def _suggestion(name: str, names: Iterable[str]) -> str:
+    """The end of a message about an unknown class: names with this word, or similar ones."""
+    names = list(names)
+    with_word = [each for each in names if name in re.split(r"[\W_]+", each)]
+    if with_word:
+        return nearest(name, with_word, likeness=0.0)
+    return nearest(name, names, likeness=LIKENESS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,11 +29,12 @@ from cascade.engines.flat_network import (
 from cascade.errors import ContractError
 from cascade.extras import install_command
 from cascade.saving.atomic import atomic_folder
-from cascade.saving.components import weights_digest
+from cascade.saving.components import own_record, weights_digest
 
 EngineFormat = Literal["onnx", "openvino"]
 RECORD = "engine.json"
 FILES = {"onnx": "{}.onnx", "openvino": "{}.xml"}  # by format, for the name of a stage
+ENDINGS = (".xml", ".bin", ".onnx", ".onnx.data")  # the last for the weights of large networks
 
 
 def export_networks(chain: StageChain, format: EngineFormat, out: Path) -> None:
@@ -47,12 +48,11 @@ def export_networks(chain: StageChain, format: EngineFormat, out: Path) -> None:
     Raises:
         ContractError: if the format's packages are missing, there is no such stage, or a network
             cannot be exported.
-        OutputError: if the folder cannot be written.
+        OutputError: if the folder cannot be written, or holds anything but an earlier export.
     """
     save = {"onnx": _save_onnx, "openvino": _save_openvino}[format]
     _check_installed(format)
-    names = [f"{name}{ending}" for name in chain.names for ending in (".xml", ".bin", ".onnx")]
-    with atomic_folder(out, owned=[RECORD, *names], follow=True) as temporary:
+    with atomic_folder(out, owned=export_entries(out), follow=True) as temporary:
         stages = {}
         for name, stage in exported_stages(chain).items():
             file = FILES[format].format(name)
@@ -60,6 +60,14 @@ def export_networks(chain: StageChain, format: EngineFormat, out: Path) -> None:
             stages[name] = {"file": file, "inputs": inputs, "weights": network_digest(stage)}
         record = {"format": format, "version": __version__, "stages": stages}
         (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def export_entries(folder: Path) -> list[str]:
+    """The files of an export, which another may replace; none if no record shows that it is one."""
+    stages = own_record(folder / RECORD, ("format", "version", "stages")).get("stages")
+    if not isinstance(stages, dict):
+        return []
+    return [RECORD, *(f"{name}{ending}" for name in stages for ending in ENDINGS)]
 
 
 def exported_stages(chain: StageChain) -> dict[str, DiffusionStage]:

@@ -32,7 +32,7 @@ from cascade.imaging.rasters.showing import seen_bands
 from cascade.pipeline import CascadePipeline
 from cascade.space import Space
 from cascade.tasks.table import task_of
-from cascade.tasks.task import PairedTask, Task
+from cascade.tasks.task import PairedTask
 from cascade.training.provenance import command_line, hardware, versions
 
 MOST_IMAGES = 1000
@@ -70,7 +70,8 @@ def evaluate(
 
     If it starts from noise, it makes images of the same captions or classes as the held-out
     pictures, and both sets are compared. If it takes pictures, it gets inputs made from the
-    held-out ones, such as smaller or grey copies, and its results are compared with the originals.
+    held-out ones, such as smaller or greyscale copies, and its results are compared with the
+    originals.
 
     Args:
         pipeline: the pipeline, on its device.
@@ -114,28 +115,11 @@ def evaluate(
         WeightsError: if weights cannot be loaded, or give values that are not finite.
     """
     forget_peak_memory(pipeline.device)
-    task = task_of(pipeline.stages.contracts)
-    check_measurable(pipeline)
-    if likelihood is not None:
-        check_stages(pipeline, likelihood)
-    if doubt_seeds is not None:
-        check_doubt(pipeline, doubt_seeds)
+    _check_pipeline(pipeline, likelihood, doubt_seeds)
     peers = load_peers(beside, pipeline.stages.contracts, pipeline.device)
-    is_drawn_from_labels = not isinstance(task, PairedTask) and text_of(pipeline) is None
-    vocabulary = pipeline.labels if is_drawn_from_labels else None
-    space = pipeline.stages.last.space
     reading = FileReading(range, nodata, axis)
-    held_out = RealPictures(
-        data,
-        name=REAL,
-        vocabulary=vocabulary,
-        cache_dir=cache_dir,
-        space=space,
-        pairs=pairs,
-        taker=pipeline.stages.last.contract.paired_condition,
-        reading=reading,
-    )
-    check_pairs(held_out, pipeline)
+    held_out = _held_out_pictures(data, pipeline, cache_dir, pairs, reading)
+    space = pipeline.stages.last.space
     training = _training_pictures(train, cache_dir, space, reading)
     judge = find_judge(pipeline, held_out, alignment)
     options = {
@@ -146,26 +130,95 @@ def evaluate(
         "seed": seed,
         "progress": progress or no_progress,
     }
-    measurements = _measure(
-        task, options, training, judge, peers, lpips=lpips, lpips_path=lpips_path
+    measurements = _measure(options, training, judge, peers, lpips=lpips, lpips_path=lpips_path)
+    measurements = _with_further_figures(measurements, pipeline, options, likelihood, doubt_seeds)
+    notes = _notes(
+        measurements, options["extractor"], held_out, options["num_images"], training, space
     )
-    count, report = options["num_images"], options["progress"]
+    return _evaluation(name, pipeline, measurements, notes, held_out, training, seed)
+
+
+def _check_pipeline(
+    pipeline: CascadePipeline, likelihood: Likelihood | None, doubt_seeds: int | None
+) -> None:
+    """Check that everything that was asked for can be measured on a pipeline.
+
+    Raises:
+        ContractError: if it cannot.
+    """
+    task_of(pipeline.stages.contracts)
+    check_measurable(pipeline)
     if likelihood is not None:
-        measurements = with_likelihood(measurements, pipeline, held_out, likelihood, count, report)
+        check_stages(pipeline, likelihood)
     if doubt_seeds is not None:
-        measurements = with_doubt(
-            measurements, pipeline, held_out, doubt_seeds, count, seed=seed, progress=report
+        check_doubt(pipeline, doubt_seeds)
+
+
+def _held_out_pictures(
+    data: str | Path | ImageSource,
+    pipeline: CascadePipeline,
+    cache_dir: Path | None,
+    pairs: str | None,
+    reading: FileReading,
+) -> RealPictures:
+    """Open the held-out pictures, and check that their inputs fit the pipeline."""
+    task, last = task_of(pipeline.stages.contracts), pipeline.stages.last
+    is_drawn_from_labels = not isinstance(task, PairedTask) and text_of(pipeline) is None
+    held_out = RealPictures(
+        data,
+        name=REAL,
+        vocabulary=pipeline.labels if is_drawn_from_labels else None,
+        cache_dir=cache_dir,
+        space=last.space,
+        pairs=pairs,
+        taker=last.contract.paired_condition,
+        reading=reading,
+    )
+    check_pairs(held_out, pipeline)
+    return held_out
+
+
+def _with_further_figures(
+    measurements: Measurements,
+    pipeline: CascadePipeline,
+    options: dict[str, Any],
+    likelihood: Likelihood | None,
+    doubt_seeds: int | None,
+) -> Measurements:
+    """Add bits per dimension, and what the standard deviation over seeds says, if asked for."""
+    held_out, count, progress = (options[each] for each in ("held_out", "num_images", "progress"))
+    if likelihood is not None:
+        measurements = with_likelihood(
+            measurements, pipeline, held_out, likelihood, count, progress
         )
+    if doubt_seeds is not None:
+        seed = options["seed"]
+        measurements = with_doubt(
+            measurements, pipeline, held_out, doubt_seeds, count, seed=seed, progress=progress
+        )
+    return measurements
+
+
+def _evaluation(
+    name: str,
+    pipeline: CascadePipeline,
+    measurements: Measurements,
+    notes: list[str],
+    held_out: RealPictures,
+    training: RealPictures | None,
+    seed: int,
+) -> Evaluation:
+    """What was measured, with what a report says about it."""
     return Evaluation(
         pipeline=name,
-        task=task.name,
+        task=task_of(pipeline.stages.contracts).name,
         data=held_out.path,
         train="" if training is None else training.path,
-        reading=reading.to_dict(),
+        reading=held_out.reading.to_dict(),
         seed=seed,
         settings=measurements.settings,
         measured=measurements.measured,
-        notes=_notes(measurements, options["extractor"], held_out, count, training, space),
+        notes=notes,
         peak_memory_mib=peak_memory_mib(pipeline.device),
         about={"command": command_line(), "hardware": hardware(), "versions": versions()},
         calibration=measurements.calibration,
@@ -224,7 +277,6 @@ def _count(num_images: int | None, held_out: RealPictures) -> int:
 
 
 def _measure(
-    task: Task,
     options: dict[str, Any],
     training: RealPictures | None,
     judge: AlignmentJudge | None,
@@ -233,8 +285,8 @@ def _measure(
     lpips: bool,
     lpips_path: Path | None,
 ) -> Measurements:
-    """Measure by the measurer of a task: pairs where results have originals, else sets."""
-    if isinstance(task, PairedTask):
+    """Measure by the measurer of the task: pairs where results have originals, else sets."""
+    if isinstance(task_of(options["pipeline"].stages.contracts), PairedTask):
         _check_without_training(training)
         device = options["pipeline"].device
         distances = distances_on(device, lpips=lpips, lpips_path=lpips_path)

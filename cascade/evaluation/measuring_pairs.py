@@ -1,8 +1,8 @@
 """Compares the results that a pipeline makes from held-out pictures with the originals, in pairs.
 
-The pipeline gets inputs such as a user has: the inputs of pairs, or smaller or grey copies of these
-pictures, degraded if the pipeline was trained to restore them. If there are several stages, each is
-measured alone too, at its own size. The task's baseline is measured beside them.
+The pipeline gets inputs such as a user has: the inputs of pairs, or smaller or greyscale copies of
+these pictures, degraded if the pipeline was trained to restore them. If there are several stages,
+each is measured alone too, at its own size. The task's baseline is measured beside them.
 
 Conventions: RGB, no border cut off, results rounded to 8 bits, levels of 255. Bands of measured
 numbers are rounded to 16 bits of their range, which is the peak. PSNR is at most

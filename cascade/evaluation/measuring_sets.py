@@ -21,6 +21,7 @@ from cascade.errors import DataError
 from cascade.evaluation.alignment.captions import text_of
 from cascade.evaluation.alignment.judge import AlignmentJudge
 from cascade.evaluation.alignment.model import AlignmentModel
+from cascade.evaluation.feature_cache import collect_images
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.figures import Measured, Score
 from cascade.evaluation.image_set import ImageSet, ImageSetBuilder
@@ -135,7 +136,8 @@ class SetMeasurer:
         )
 
     def _read(self, pictures: RealPictures, space: Space) -> ImageSet:
-        return pictures.image_set(
+        return collect_images(
+            pictures,
             space,
             self.extractor,
             device=self.pipeline.device,

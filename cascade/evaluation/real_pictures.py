@@ -1,10 +1,7 @@
-"""Held-out and training pictures at the sizes of stages, with their features in a cache.
+"""Held-out and training pictures at the sizes of stages.
 
 Slices of one volume resemble each other. Therefore the first pictures come from as many files as
 there are, then the next ones of each.
-
-The name of a cache file is a hash of the bytes of the pictures, their size and the weights of the
-extractor, so a change of any of these leads to another file.
 
 Shapes: B images, H and W pixels of a stage's images.
 """
@@ -12,16 +9,12 @@ Shapes: B images, H and W pixels of a stage's images.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import final
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cascade.conditioning.batch import Batch
@@ -43,20 +36,14 @@ from cascade.data.splitting import FileGroups
 from cascade.data.tensors import TensorSource
 from cascade.data.training_images import TrainingImages, epoch_order
 from cascade.errors import ContractError, DataError
-from cascade.evaluation.alignment.model import AlignmentModel
-from cascade.evaluation.features import FeatureExtractor
-from cascade.evaluation.image_set import ImageSet, ImageSetBuilder
 from cascade.evaluation.progress import NamedProgress
 from cascade.imaging.rasters.layout import Layout
 from cascade.reporting.words import counted
-from cascade.saving.atomic import atomic_file
 from cascade.space import Space
 
 REAL = "held-out images"  # their name in figures
-READ_AT_A_TIME = 32
 NARROW_ADVICE = "; state the range {low} to {high} if the pipeline was trained with it"
 LOOKED_AT = 16  # pictures whose range of numbers is looked at, as before training
-CACHED = ("features", "colourfulness", "colour_mean", "colour_spread", "shown")
 
 
 @final
@@ -78,6 +65,7 @@ class RealPictures:
 
     Attributes:
         left_out: number of pictures that are left out.
+        cache_dir: folder for features.
         files: by place, a name that all images of one file or volume share.
         path: path of the source, without secret parts of URLs; empty for an open source.
 
@@ -272,7 +260,7 @@ class RealPictures:
             return str(error)
         return ""
 
-    # ---- features -------------------------------------------------------------------------------
+    # ---- files ----------------------------------------------------------------------------------
 
     @cached_property
     def digests(self) -> list[str]:
@@ -290,54 +278,6 @@ class RealPictures:
             return []
         indices = [partners.indices[index] for index in self.order]
         return ["" if each is None else _digest(partners.source, each) for each in indices]
-
-    def image_set(
-        self,
-        space: Space,
-        extractor: FeatureExtractor,
-        *,
-        device: torch.device,
-        progress: NamedProgress,
-        alignment: AlignmentModel | None = None,
-    ) -> ImageSet:
-        """Collect all pictures at the size of a stage, from the cache if it has them.
-
-        Args:
-            space: space of the stage.
-            extractor: computes the features.
-            device: device of the extractor.
-            progress: called while pictures are read.
-            alignment: embeds the pictures too.
-
-        Raises:
-            DataError: naming a picture that is damaged or too small.
-            OutputError: if the cache cannot be written.
-        """
-        models = [extractor] if alignment is None else [extractor, alignment]
-        file = self.cache_dir / f"{self._cache_key(space, models)}.safetensors"
-        names = CACHED if alignment is None else (*CACHED, "embeddings")
-        cached = _load(file, names)
-        if cached is not None:
-            return cached
-        builder = ImageSetBuilder(extractor, device, alignment, space)
-        what, count = f"{self.name}, {space.size_text}", len(self)
-        for first in range(0, count, READ_AT_A_TIME):
-            progress(what, first, count)
-            builder.add(self.read(range(first, min(first + READ_AT_A_TIME, count)), space))
-        progress(what, count, count)
-        images = builder.finish()
-        with atomic_file(file) as temporary:
-            save_file({name: getattr(images, name).contiguous() for name in names}, temporary)
-        return images
-
-    def _cache_key(self, space: Space, models: Sequence[FeatureExtractor | AlignmentModel]) -> str:
-        prints = [each.fingerprint() for each in models]
-        parts = [*prints, space.size_text, space.resize_kernel]
-        if space.has_bands:
-            parts.append(f"{space.channels} {space.range} {space.show} {space.colour_map}")
-        if stated := self.reading.to_dict():
-            parts.append(json.dumps(stated))
-        return hashlib.sha256("\n".join([*parts, *self.digests]).encode()).hexdigest()[:32]
 
 
 def _spread_over_files(order: Sequence[int], groups: FileGroups) -> tuple[list[int], list[str]]:
@@ -388,12 +328,3 @@ def _pictured(contracts: Sequence[Contract]) -> Space:
     """The space of the first stage that makes pixels; of the first stage if none does."""
     spaces = [each.space for each in contracts]
     return next((each for each in spaces if each.kind == "pixels"), spaces[0])
-
-
-def _load(file: Path, names: Sequence[str]) -> ImageSet | None:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in names}
-    except (OSError, SafetensorError):  # missing or damaged: the pictures are read again
-        return None
-    return ImageSet(**tensors, probabilities=None)

@@ -231,8 +231,7 @@ class _SeriesMaking:
         seeds = [self.series.seeds[i] for i in places]
         result = _generate(self.pipeline, generation, seeds, places, callback)
         new = [self.files[i] for i in places]
-        spaces = {stage: each.space for stage, each in self.run.items()}
-        written = write_pictures(result, new, self.name, generation, spaces)
+        written = write_pictures(result, new, self.name, generation, self.pipeline.stages)
         entries = [*_index_entries(result, new, generation)] if generation.prompts else []
         numbered.replace([number + i for i in places], written, entries)
         return result.images

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from cascade import __version__
+from cascade.chain import StageChain
+from cascade.chain_settings import setting_changes
 from cascade.generation.request import Generation
 from cascade.imaging.credentials import signed_file
 from cascade.imaging.rasters.file_mark import FileMark
@@ -27,11 +29,18 @@ def write_pictures(
     files: list[Path],
     name: str,
     generation: Generation,
-    spaces: Mapping[str, Space],
+    chain: StageChain,
 ) -> list[Path]:
     """Write the pictures of all returned stages; each file records how it was generated.
 
     Without metadata, none does.
+
+    Args:
+        result: the pictures, (B, C, H, W) in [-1, 1].
+        files: one for each picture.
+        name: the pipeline's name or folder, whose last part is recorded.
+        generation: what was generated.
+        chain: the stages of the pipeline, with its own settings.
 
     Returns:
         All files.
@@ -44,18 +53,21 @@ def write_pictures(
         shared["like"] = generation.like.name
     if generation.stop_at is not None:
         shared["stop_at"] = generation.stop_at
+    own = {stage: each.sampling.to_dict() for stage, each in chain.items()}
+    shared |= {"stages": result.settings, "changed": setting_changes(own, result.settings)}
     records: list[dict[str, Any]] = []
     for seed, prompt, labels in zip(result.seeds, result.prompts, result.labels, strict=True):
-        record = {**shared, "seed": seed, "labels": labels, "stages": result.settings}
+        record = {**shared, "seed": seed, "labels": labels}
         records.append(record | ({"prompt": prompt} if generation.prompts else {}))
-    *_, last = spaces.values()
-    _write_each(result.images, files, records, last, generation)
+    *_, last = result.settings
+    _write_each(result.images, files, records, chain[last].space, generation)
     written = list(files)
     for stage, images in result.intermediates.items():
-        suffix = f".{stage}{suffix_of_space(spaces[stage])}"
+        space = chain[stage].space
+        suffix = f".{stage}{suffix_of_space(space)}"
         smaller = [file.with_suffix(suffix) for file in files]
-        own = [_up_to(stage, record) for record in records]
-        _write_each(images, smaller, own, spaces[stage], generation)
+        earlier = [_up_to(stage, record) for record in records]
+        _write_each(images, smaller, earlier, space, generation)
         written += smaller
     return written
 
@@ -64,7 +76,9 @@ def _up_to(stage: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a picture of an earlier stage: the later ones did not make it."""
     names = [*record["stages"]]
     run = names[: names.index(stage) + 1]
-    return {**record, "stop_at": stage, "stages": {name: record["stages"][name] for name in run}}
+    stages = {name: record["stages"][name] for name in run}
+    changed = [each for each in record["changed"] if each.partition(".")[0] in stages]
+    return {**record, "stop_at": stage, "stages": stages, "changed": changed}
 
 
 def suffix_of_space(space: Space) -> str:

@@ -156,8 +156,7 @@ class Generator:
         with tempfile.TemporaryDirectory(prefix="cascade-") as folder:
             suffix = suffix_of_space(self._last(pipeline).space)
             files = [Path(folder, f"{number}{suffix}") for number in range(len(result.seeds))]
-            spaces = {name: pipeline.stages[name].space for name in result.settings}
-            write_pictures(result, files, self._model.name, generation, spaces)
+            write_pictures(result, files, self._model.name, generation, pipeline.stages)
             return [file.read_bytes() for file in files]
 
     def _names(self, pipeline: CascadePipeline, columns: Columns) -> list[str]:

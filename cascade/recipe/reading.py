@@ -71,7 +71,12 @@ def load_any_recipe(name: str, overrides: Sequence[str] = ()) -> StageRecipe | P
 
 def dump_recipe(recipe: StageRecipe | PipelineRecipe) -> str:
     """The whole recipe, defaults included, as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.create(recipe.model_dump(mode="json")))
+    return dump_values(recipe.model_dump(mode="json"))
+
+
+def dump_values(values: Mapping[str, Any]) -> str:
+    """The values of a recipe as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(values)))
 
 
 def recipe_key_of(word: str) -> Synonym | None:

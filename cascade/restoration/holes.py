@@ -48,6 +48,11 @@ class Borders(NamedTuple):
             raise ContractError("uncrop adds nothing: at least one of its numbers must be above 0.")
         return borders
 
+    @property
+    def added_px(self) -> tuple[int, int]:
+        """By how much height and width grow."""
+        return self.top + self.bottom, self.left + self.right
+
     def padded(self, image: Tensor, value: float | bool) -> Tensor:
         """Add the borders to (C, h, w), filled with a value: (C, H, W)."""
         return F.pad(image, (self.left, self.right, self.top, self.bottom), value=value)

@@ -9,9 +9,10 @@ from typing import Any
 
 from cascade.contract import Contract
 from cascade.errors import WeightsError
+from cascade.sampling.settings import SamplingSettings
 from cascade.saving.components import read_json
 from cascade.saving.pipelines import DOUBT, PIPELINE_ENTRIES, RECIPE, has_weights
-from cascade.saving.stage_folder import read_contract, stage_entries
+from cascade.saving.stage_folder import read_contract, read_sampling, stage_entries
 
 CHAIN = "chain.json"
 STAGES = "stages"  # folder of the chain of a pipeline
@@ -44,6 +45,18 @@ def saved_names(folder: Path) -> list[str]:
     if len(set(names)) < len(names):
         raise WeightsError(f"{folder / CHAIN} names a stage twice: {', '.join(names)}.")
     return names
+
+
+def saved_sampling(folder: Path) -> dict[str, SamplingSettings | None]:
+    """Read the sampling settings of the stages of a saved chain, by stage, without weights.
+
+    Returns:
+        None for a stage that does not sample in steps.
+
+    Raises:
+        WeightsError: if a file is missing or damaged.
+    """
+    return {name: read_sampling(folder / name) for name in saved_names(folder)}
 
 
 def chain_entries(folder: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -148,6 +149,19 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise WeightsError(f"{path} must hold a JSON object.")
     return values
+
+
+def own_record(path: Path, keys: Collection[str]) -> dict[str, Any]:
+    """The JSON file by which a folder shows that Cascade wrote it, and may replace it.
+
+    Returns:
+        Its values; empty if it is missing or damaged, or lacks one of the keys.
+    """
+    try:
+        record = read_json(path)
+    except WeightsError:
+        return {}
+    return record if set(keys) <= record.keys() else {}
 
 
 def weights_digest(*modules: nn.Module) -> str:

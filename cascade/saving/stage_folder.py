@@ -21,7 +21,13 @@ from cascade.networks.backbones import NETWORKS
 from cascade.networks.imported_networks import StageADMUNet, StageUNet2D
 from cascade.networks.stage_network import StageNetwork
 from cascade.sampling.settings import SamplingSettings
-from cascade.saving.components import component_entries, load_component, read_json, save_component
+from cascade.saving.components import (
+    component_entries,
+    load_component,
+    own_record,
+    read_json,
+    save_component,
+)
 from cascade.saving.differences import differences
 from cascade.saving.pipelines import DOUBT
 
@@ -46,11 +52,7 @@ def stage_entries(folder: Path) -> list[str]:
     Returns:
         For `atomic_folder`; empty if no `stage.json` shows that the folder is that of a stage.
     """
-    try:
-        is_stage = {"kind", "contract"} <= read_json(folder / CONFIG).keys()
-    except WeightsError:
-        is_stage = False
-    if not is_stage:
+    if not own_record(folder / CONFIG, ("kind", "contract")):
         return []
     parts = ["embedding", "encoder", "tokens", AUTOENCODER, *NETWORKS]
     return [
@@ -206,6 +208,20 @@ def read_contract(folder: Path) -> Contract:
     try:
         return Contract.from_dict(read_json(folder / CONFIG)["contract"])
     except (LookupError, TypeError, AttributeError, ContractError) as error:
+        raise no_stage(folder, error) from error
+
+
+def read_sampling(folder: Path) -> SamplingSettings | None:
+    """Read the sampling settings of the stage in a folder; None if it does not sample in steps.
+
+    Raises:
+        WeightsError: if the folder is missing or damaged.
+    """
+    config = read_json(folder / CONFIG)
+    try:
+        values = config["sampling"] if config["kind"] == "diffusion" else None
+        return None if values is None else SamplingSettings().changed(**values)
+    except (LookupError, TypeError, ContractError) as error:
         raise no_stage(folder, error) from error
 
 

@@ -31,7 +31,7 @@ from cascade.tasks.task import PairedTask
 
 @final
 class PairedRunner(Runner):
-    """Makes images from smaller or grey copies of held-out pictures, and compares them with these.
+    """Makes images from smaller or greyscale copies of held-out pictures, and compares both.
 
     Args:
         pipeline: the pipeline, on its device.

@@ -15,6 +15,7 @@ from torch import Tensor
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.latents import Latents
 from cascade.evaluation.alignment.judge import AlignmentJudge
+from cascade.evaluation.feature_cache import collect_images
 from cascade.evaluation.features import FeatureExtractor
 from cascade.evaluation.image_set import ImageSet, ImageSetBuilder
 from cascade.evaluation.measuring_sets import check_enough, labels_of
@@ -87,7 +88,9 @@ class SetRunner(Runner):
 
     def real_features(self, progress: NamedProgress) -> Tensor:
         space, device = self._pipeline.stages.last.space, self._pipeline.device
-        images = self._held_out.image_set(space, self._extractor, device=device, progress=progress)
+        images = collect_images(
+            self._held_out, space, self._extractor, device=device, progress=progress
+        )
         return images.features
 
     def run(self, settings: Settings, places: Sequence[int]) -> CandidateImages:

@@ -59,9 +59,21 @@ def settle_buffers(
         accelerator: the processes of the run.
         keep: whether the step counts; else the buffers go back to what they were.
     """
-    for place, old in zip(places, before, strict=True):
-        buffer = place.value()
-        if not keep:
-            buffer.copy_(old)
-        elif accelerator.num_processes > 1:
-            torch.distributed.broadcast(buffer, MAIN_RANK)
+    if not keep:
+        for place, old in zip(places, before, strict=True):
+            place.value().copy_(old)
+    elif accelerator.num_processes > 1:
+        _broadcast([place.value() for place in places])
+
+
+def _broadcast(buffers: Sequence[Tensor]) -> None:
+    """Give all processes the buffers of the main one, by one message per type of their numbers."""
+    by_type: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for buffer in buffers:
+        by_type.setdefault((buffer.dtype, buffer.device), []).append(buffer)
+    for group in by_type.values():
+        joined = torch.cat([buffer.flatten() for buffer in group])
+        torch.distributed.broadcast(joined, MAIN_RANK)
+        parts = joined.split([buffer.numel() for buffer in group])
+        for buffer, part in zip(group, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))

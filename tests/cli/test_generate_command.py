@@ -272,3 +272,13 @@ def test_a_store_that_cannot_be_written_ends_the_command_before_the_first_pictur
         "cascade: .cascade-generate-00000.json cannot be written.\n",
     )
     assert calls == []
+
+
+def test_an_unknown_class_of_many_is_answered_by_the_command_that_lists_them(command, tmp_path):
+    done = command("generate", "emoji-1024", "--class", "horse", "-o", tmp_path / "out")
+    assert done.code == 1
+    assert done.err.startswith("cascade: unknown class 'horse': known: animal-amphibian, ")
+    assert done.err.endswith(", …; cascade show PIPELINE lists all\n")
+    assert "horse" not in command("show", "emoji-1024").out
+    near = command("generate", "emoji-1024", "--class", "cat", "-o", tmp_path / "out")
+    assert near.err == "cascade: unknown class 'cat': did you mean 'cat-face'?\n"

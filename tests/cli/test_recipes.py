@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from cascade.extras import DEVELOPERS, EXTRAS, install_command
 from cascade.recipe.finding import find_recipe, list_recipes, recipe_name
@@ -35,6 +37,53 @@ def test_show_prints_the_whole_recipe_so_that_it_can_be_used(command, tmp_path):
     assert load_any_recipe(str(tmp_path / "shown.yaml")) == recipe
     assert recipe.train.learning_rate == 1e-4
     assert outcome.out == dump_recipe(recipe)
+
+
+def test_show_prints_the_settings_that_the_stages_of_a_pipeline_read(command, tmp_path):
+    outcome = command("show", "tiny-32")
+    assert outcome.code == 0, outcome.err
+    path = find_recipe("tiny-32", "pipelines")
+    assert outcome.out.startswith(f"# in {path.parent}, without weights\n")
+    base, upsampler = yaml.safe_load(outcome.out)["stages"]
+    own = load_stage_recipe(TINY).sampling
+    assert base["sampling"] == {
+        **{"sampler": "ddim", "steps": own.steps, "guidance": own.guidance},
+        **{"guidance_interval": "none", "threshold": "static", "reuse": 1, "eta": 0.0},
+    }
+    of_images = {"augmentation_level", "temperature", "keep_colours"}
+    assert upsampler["sampling"].keys() == base["sampling"].keys() | of_images
+    (tmp_path / "pipeline.yaml").write_text(outcome.out)
+    again = command("show", tmp_path).out
+    assert again.splitlines()[1:] == outcome.out.splitlines()[1:]
+
+
+def test_show_prints_the_settings_that_a_saved_pipeline_has(command, tmp_path):
+    folder = find_recipe("emoji-1024", "pipelines").parent
+    mine = shutil.copytree(folder, tmp_path / "mine")
+    file = mine / "stages" / "base" / "stage.json"
+    config = json.loads(file.read_text())
+    config["sampling"] |= {"steps": 17, "threshold": "dynamic", "sampler": "ddpm"}
+    file.write_text(json.dumps(config))
+    document = json.loads(command("show", mine, "--json").out)
+    assert (document["folder"], document["has_weights"]) == (str(mine), True)
+    settings = {each["name"]: each["sampling"] for each in document["stages"]}
+    assert settings["base"] == {
+        **{"sampler": "ddpm", "steps": 17, "guidance": 2.0, "guidance_interval": "none"},
+        **{"threshold": "dynamic", "percentile": 0.995, "reuse": 1, "variance": "small"},
+    }
+    assert settings["upsampler_256"]["steps"] == 2
+    assert document["classes"].keys() == {"class", "style"}
+    assert "# style: fluent, fluent-3d, fluent-flat, noto, twemoji\n" in command("show", mine).out
+    changed = f"stages=[{{name: base, recipe: {TINY}, sampling: {{steps: 9}}}}]"
+    (base,) = yaml.safe_load(command("show", mine, changed).out)["stages"]
+    assert base["sampling"]["steps"] == 9
+    assert base["sampling"]["sampler"] == "ddim"
+
+
+def test_show_prints_no_settings_for_a_stage_without_steps(command):
+    base, decoder = yaml.safe_load(command("show", "pipelines/emoji-latent-256").out)["stages"]
+    assert base["sampling"]["steps"] == 30
+    assert decoder == {"name": "decoder", "recipe": "emoji-vae", "sampling": {}}
 
 
 def test_show_prints_long_values_whole(command, tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -30,6 +31,20 @@ def test_indices_follow_the_order_of_names_and_missing_fields_are_minus_1():
     batch = VOCABULARY.batch([{"style": "twemoji", "animal": "owl"}, {"animal": "cat"}, {}])
     assert batch.tolist() == [[2, 1], [0, -1], [-1, -1]]
     assert VOCABULARY.sizes == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("cat", "did you mean 'cat-face'?"),  # similar too: face-hat and heart
+        ("monky-face", "did you mean 'monkey-face'?"),
+        ("horse", "known: cat-face, face-hat, heart, monkey-face"),
+    ],
+)
+def test_only_near_names_are_suggested(text, end):
+    vocabulary = LabelVocabulary({"class": ["cat-face", "face-hat", "heart", "monkey-face"]})
+    with pytest.raises(ContractError, match=f"^unknown class '{text}': {re.escape(end)}$"):
+        vocabulary.parse(text)
 
 
 def test_parsing_finds_the_field_of_each_name():

@@ -22,10 +22,10 @@ from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
-from cascade.engines import running
+from cascade.engines import exporting, running
 from cascade.engines.exporting import RECORD, export_networks
 from cascade.engines.running import with_engine
-from cascade.errors import ContractError, WeightsError
+from cascade.errors import ContractError, OutputError, WeightsError
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.expected_error import model_digest
 from cascade.restoration.upscaling import Upscaling, upscale_image
@@ -232,6 +232,49 @@ def test_half_precision_is_not_exported(base_stage, tmp_path):
     with pytest.raises(ContractError, match="export a pipeline in float32 on the CPU"):
         export_networks(half.stages, "openvino", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("record", ["", "{}", '{"format": "onnx", "version": "1", "stages": []}'])
+def test_files_of_a_user_are_not_replaced_although_they_are_named_as_ours(
+    pipeline, tmp_path, record
+):
+    (tmp_path / "base.onnx").write_text("mine")
+    if record:
+        (tmp_path / RECORD).write_text(record)
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    with pytest.raises(OutputError, match=r"holds other things, such as base\.onnx, which would"):
+        export_networks(pipeline.stages, "openvino", tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+@pytest.fixture
+def quick_export(monkeypatch):
+    """Export files without content, which is quick."""
+    monkeypatch.setattr(exporting, "_export", lambda name, stage, save, file: file.write_text(""))
+
+
+def test_an_earlier_export_is_replaced_whatever_its_stages_and_format(
+    pipeline, other, quick_export
+):
+    assert (other / "upsampler.bin").is_file()
+    chain = CascadePipeline.from_stages({"first": pipeline.stages["base"]}).stages
+    export_networks(chain, "onnx", other)
+    assert {path.name for path in other.iterdir()} == {RECORD, "first.onnx"}
+    (other / "first.onnx.data").write_text("")
+    export_networks(pipeline.stages, "openvino", other)
+    assert {path.name for path in other.iterdir()} == {RECORD, "base.xml", "upsampler.xml"}
+
+
+def test_an_export_with_a_file_of_the_user_beside_it_is_not_replaced(pipeline, other, quick_export):
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"holds other things, such as notes\.txt"):
+        export_networks(pipeline.stages, "openvino", other)
+    assert (other / "notes.txt").read_text() == "mine"
+
+
+def test_an_empty_folder_takes_an_export(pipeline, tmp_path, quick_export):
+    export_networks(pipeline.stages, "onnx", tmp_path)
+    assert (tmp_path / RECORD).is_file()
 
 
 def test_steps_on_an_engine_share_no_features(pipeline, exported):

@@ -6,11 +6,13 @@ import json
 import time
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from cascade.conditioning.degradation import Degradation
+from cascade.conditioning.low_resolution import LowResolution
 from cascade.contract import Contract
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
@@ -269,6 +271,27 @@ def test_halving_keeps_the_best_third(cascade, held_out, run):
 
 
 # ---- from pictures ------------------------------------------------------------------------------
+
+
+def test_higher_figures_of_a_single_band_are_better(run, tmp_path, lite_of_random_weights):
+    torch.manual_seed(0)
+    space = Space(size_px=16, channels=2, range=((0, 100), (0, 9)))
+    stage = DiffusionStage.build(
+        Contract(space, (LowResolution(size_px=8),)),
+        NoiseProcess(NoiseSchedule(train_steps=100)),
+        network_options={"channels": (8,), "blocks": 1},
+    ).eval()
+    draw = np.random.default_rng(0)
+    (tmp_path / "tiles").mkdir()
+    for number in range(4):
+        values = draw.random((2, 16, 16), np.float32) * np.float32([[[100]], [[9]]])
+        np.save(tmp_path / "tiles" / f"{number}.npy", values)
+    pipeline = CascadePipeline.from_stages({"up": stage})
+    result = run(pipeline, tmp_path / "tiles", "steps=1,2", num_images=2, by="PSNR")
+    better = {score.name: score.better for score in result.outcomes[0].scores}
+    for band in (1, 2):
+        assert better[f"PSNR, dB, band {band}"] == better[f"SSIM, band {band}"] == "higher"
+        assert better[f"LR-consistency, band {band}, % of its range"] == "lower"
 
 
 def test_restored_pictures_are_measured_as_an_evaluation_does(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from cascade.conditioning.signals import Signals
 from cascade.stage import Stage
 from cascade.stage_kinds import load_stage
 from cascade.training.averaging import reconstruct, snapshots
-from cascade.training.buffers import changing_buffers
+from cascade.training.buffers import changing_buffers, settle_buffers
 from cascade.training.checkpoint import read_newest
 
 SCRIPT = Path(__file__).with_name("run_own_network.py")
@@ -82,6 +84,29 @@ def test_buffers_of_frozen_parts_and_constants_are_not_exchanged():
         "num_batches_tracked",
     ]
     assert {each.module for each in places} == {network[0]}
+
+
+def test_buffers_of_one_type_travel_in_one_message(monkeypatch):
+    main, other = (nn.Sequential(nn.BatchNorm2d(8), nn.BatchNorm1d(3)) for _ in range(2))
+    for number, buffer in enumerate(main.buffers()):
+        buffer.copy_(torch.arange(buffer.numel()).view_as(buffer) + 10 * number)
+    sent: list[torch.Tensor] = []
+
+    def broadcast(tensor: torch.Tensor, source: int) -> None:
+        """The first process sends; the second receives the messages in their order."""
+        if sending:
+            sent.append(tensor.clone())
+        else:
+            tensor.copy_(sent.pop(0))
+
+    monkeypatch.setattr(torch.distributed, "broadcast", broadcast)
+    processes: Any = SimpleNamespace(num_processes=2)
+    expected = [each.clone() for each in main.buffers()]
+    for sending, network in ((True, main), (False, other)):
+        places = changing_buffers(network)
+        settle_buffers(places, [each.value() for each in places], processes, keep=True)
+        assert len(sent) == (2 if sending else 0)  # of floats, and of whole numbers
+        assert all(a.equal(b) for a, b in zip(network.buffers(), expected, strict=True))
 
 
 def test_a_skipped_step_undoes_a_buffer_that_was_replaced(tmp_path):
