@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cascade.contract import Contract
@@ -49,6 +49,11 @@ def changed_sampling(
                 values.pop(setting, None)
         changed[name] = stage.sampling.changed(**values)
     return changed
+
+
+def sampling_of(stages: Iterable[tuple[str, Stage]]) -> dict[str, dict[str, Any]]:
+    """The settings of named stages, as they are recorded; empty for stages that take no steps."""
+    return {name: stage.sampling.to_dict() if stage.has_settings else {} for name, stage in stages}
 
 
 def settings_read(contract: Contract, settings: SamplingSettings) -> dict[str, Any]:

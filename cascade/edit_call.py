@@ -30,6 +30,7 @@ from cascade.call_arguments import (
 )
 from cascade.call_inputs import completed_inputs, image_count
 from cascade.chain import StageChain
+from cascade.chain_settings import sampling_of
 from cascade.conditioning.inputs import Inputs
 from cascade.diffusion.noise import make_seeds
 from cascade.errors import ContractError
@@ -138,7 +139,7 @@ def edit(
         seeds=seeds,
         prompts=inputs.get("prompt") or ["" for _ in seeds],
         labels=inputs.get("labels") or [{} for _ in seeds],
-        settings={name: stage.sampling.to_dict() for name, stage in run.items()},
+        settings=sampling_of(run.items()),
         intermediates={name: _shown(each) for name, each in images.items()},
     )
 

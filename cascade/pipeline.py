@@ -20,6 +20,7 @@ from cascade.call_arguments import (
 )
 from cascade.call_inputs import completed_inputs, cut_texts
 from cascade.chain import StageChain
+from cascade.chain_settings import sampling_of
 from cascade.conditioning.inputs import Inputs
 from cascade.conditioning.labels import LabelsLike, LabelVocabulary
 from cascade.conditioning.text import PromptLike
@@ -190,7 +191,7 @@ class CascadePipeline(StagedPipeline):
             seeds=drawn,
             prompts=inputs.get("prompt") or ["" for _ in drawn],
             labels=inputs.get("labels") or [{} for _ in drawn],
-            settings={name: stage.sampling.to_dict() for name, stage in run.items()},
+            settings=sampling_of(run.items()),
             intermediates=outputs,
         )
 

@@ -20,7 +20,7 @@ from cascade.bulk.request_model import RequestModel
 from cascade.bulk.searching import find_pictures
 from cascade.bulk.shards import plan_shards
 from cascade.bulk.work import Bulk
-from cascade.chain_settings import DIAL, setting_changes
+from cascade.chain_settings import DIAL, sampling_of, setting_changes
 from cascade.data.shard_index import ShardImage
 from cascade.errors import ContractError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES
@@ -193,8 +193,8 @@ class Preparation:
 
         `changed` lists those that the model does not have by itself.
         """
-        sampling = {n: stage.sampling.to_dict() for n, stage in stages.items() if stage in running}
-        own = {n: stage.sampling.to_dict() for n, stage in self.model.load().stages.items()}
+        sampling = sampling_of((n, stage) for n, stage in stages.items() if stage in running)
+        own = sampling_of(self.model.load().stages.items())
         truncated = self.request.truncated
         return {
             "command": self.command,

@@ -235,20 +235,17 @@ def _changed_settings(record: PictureRecord) -> Iterator[tuple[str, str, Any]]:
 def _usual_settings(model: str) -> dict[str, dict[str, Any]]:
     """The settings of a pipeline that is at hand, by stage; empty for any other."""
     from cascade.errors import CascadeError
-    from cascade.saving.chain_folder import STAGES, saved_contracts, saved_sampling
+    from cascade.saving.chain_folder import STAGES, saved_sampling
     from cascade.saving.pipelines import local_folder
 
     try:
         folder = local_folder(model)
         if folder is None:
             return {}
-        saved, contracts = saved_sampling(folder / STAGES), saved_contracts(folder / STAGES)
+        saved = saved_sampling(folder / STAGES)
     except CascadeError:
         return {}
-    return {
-        name: (each or contract.default_sampling).to_dict()
-        for (name, each), contract in zip(saved.items(), contracts, strict=True)
-    }
+    return {name: {} if each is None else each.to_dict() for name, each in saved.items()}
 
 
 def _notes(record: PictureRecord) -> Iterator[str]:

@@ -22,6 +22,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from cascade.chain_settings import sampling_of
 from cascade.conditioning.inputs import Inputs
 from cascade.contract import Contract
 from cascade.evaluation.features import FeatureExtractor
@@ -123,7 +124,7 @@ class PairMeasurer:
             notes.append("distances of sets need at least 2 images, and are left out.")
         return Measurements(
             measured=subjects,
-            settings={name: stage.sampling.to_dict() for name, stage in stages.items()},
+            settings=sampling_of(stages.items()),
             notes=notes,
             sheets=[before_and_after_sheet(columns)],
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cascade import __version__
 from cascade.chain import StageChain
-from cascade.chain_settings import setting_changes
+from cascade.chain_settings import sampling_of, setting_changes
 from cascade.generation.request import Generation
 from cascade.imaging.credentials import signed_file
 from cascade.imaging.rasters.file_mark import FileMark
@@ -53,7 +53,7 @@ def write_pictures(
         shared["like"] = generation.like.name
     if generation.stop_at is not None:
         shared["stop_at"] = generation.stop_at
-    own = {stage: each.sampling.to_dict() for stage, each in chain.items()}
+    own = sampling_of(chain.items())
     shared |= {"stages": result.settings, "changed": setting_changes(own, result.settings)}
     records: list[dict[str, Any]] = []
     for seed, prompt, labels in zip(result.seeds, result.prompts, result.labels, strict=True):

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from cascade.chain import StageChain
+from cascade.chain_settings import sampling_of
 from cascade.errors import ContractError
 from cascade.imaging.credentials import Signer, check_signer
 from cascade.imaging.picture_series import digest
@@ -108,7 +109,7 @@ class Generation:
             "num_images": self.num_images,
             "seed": self.seed,
             "classes": list(self.classes),
-            "settings": {name: stage.sampling.to_dict() for name, stage in stages.items()},
+            "settings": sampling_of(stages.items()),
             "keep_intermediates": self.keep_intermediates,
             "stop_at": self.stop_at,
             "signer": self.signer and self.signer.fingerprint,

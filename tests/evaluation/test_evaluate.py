@@ -72,6 +72,8 @@ def test_latents_are_no_pictures_and_a_decoder_alone_restores_the_held_out_ones(
     assert figures["decoder, alone"].score("FD").value == pytest.approx(0, abs=1e-3)
     assert figures["whole pipeline"].score("FD").value > 0.1
     assert figures["whole pipeline"].seconds_per_image > 0
+    assert evaluation.settings["base"]["steps"] == 2
+    assert evaluation.settings["decoder"] == {}  # it samples nothing
     alone = CascadePipeline.from_stages({"base": base.eval()})
     with pytest.raises(
         ContractError, match="evaluation measures pixels, but stage 'base' gives latents"
