@@ -5,13 +5,14 @@ Numbers of NumPy and 0-dimensional integer tensors count as numbers; True and Fa
 
 from __future__ import annotations
 
+import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from types import UnionType
 from typing import Any
 
-from cascade.errors import ContractError
+from cascade.errors import ContractError, nearest
 
 LONGEST = 60  # characters of a value in an error message
 
@@ -88,6 +89,26 @@ def check_kind(name: str, value: Any, kinds: type | UnionType, expected: str) ->
     """
     if not isinstance(value, kinds):
         raise ContractError(f"{name} must be {expected}, got {shown(value)}.")
+
+
+def check_network_options(options: Any, build: Callable[..., Any]) -> None:
+    """Check that the keyword arguments of a network exist.
+
+    Args:
+        options: the arguments by name.
+        build: the function that takes them; one that takes any names checks them itself.
+
+    Raises:
+        ContractError: if they are no mapping, or for an unknown name, with the nearest.
+    """
+    check_kind("network_options", options, Mapping, "a mapping by name")
+    parameters = inspect.signature(build).parameters.values()
+    known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return
+    for name in options:
+        if name not in known:
+            raise ContractError(f"unknown network option {name!r}: {nearest(str(name), known)}")
 
 
 def shown(value: Any) -> str:

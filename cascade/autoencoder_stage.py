@@ -100,9 +100,11 @@ class AutoencoderStage(Stage):
             network_options: keyword arguments of the network's `build`.
 
         Raises:
-            ContractError: if the parts do not fit together.
+            ContractError: for an unknown network or option, or if the parts do not fit together.
         """
-        module = build_autoencoder(network, space.channels, network_options or {})
+        module = build_autoencoder(
+            network, space.channels, {} if network_options is None else network_options
+        )
         return cls.of_network(module, space)
 
     @property

@@ -110,7 +110,7 @@ class DiffusionStage(Stage):
             sampling: default sampling settings; None for `contract.default_sampling`.
 
         Raises:
-            CascadeError: if the parts do not fit together.
+            CascadeError: for an unknown network or option, or if the parts do not fit together.
         """
         channels = contract.space.channels
         shape = NetworkShape(
@@ -120,7 +120,7 @@ class DiffusionStage(Stage):
             slots=contract.slots,
             embedding_dim=embedding_dim,
         )
-        module = build_network(network, shape, network_options or {})
+        module = build_network(network, shape, {} if network_options is None else network_options)
         return cls(module, process, contract, sampling=sampling)
 
     @property

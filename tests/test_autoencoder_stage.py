@@ -468,3 +468,12 @@ def test_damaged_folders_are_named(stage, tmp_path):
         AutoencoderStage.from_diffusers(tmp_path / "vae", Space(size_px=16))
     with pytest.raises(CascadeError, match="cannot be saved"):
         linear_stage(3, 2).save_pretrained(tmp_path / "linear")
+
+
+def test_unknown_options_of_the_network_are_refused_with_the_nearest():
+    for network, options, nearest in (
+        ("autoencoder_kl", {"chanels": (8,)}, "'channels'"),
+        ("autoencoder_tiny", {"level": 2}, "'levels'"),
+    ):
+        with pytest.raises(ContractError, match=f"unknown network option .* mean {nearest}"):
+            AutoencoderStage.build(Space(size_px=16), network=network, network_options=options)

@@ -443,7 +443,7 @@ def test_pictures_are_let_go_when_they_are_written(pipeline, tmp_path, monkeypat
     ("values", "words"),
     [
         ({"classes": ["redd"]}, "unknown class 'redd': did you mean 'red'"),
-        ({"overrides": Overrides({"all": {"steps": 0}})}, "steps must be from 1 to 1000"),
+        ({"overrides": Overrides({"all": {"steps": 0}})}, "steps must be at least 1, got 0"),
         ({"overrides": Overrides({"bsae": {"steps": 1}})}, "no stage 'bsae'.* 'base'"),
         ({"overrides": Overrides({"all": {"et": 1}})}, "unknown sampling setting 'et'.* 'eta'"),
     ],

@@ -12,11 +12,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from cascade.arguments import flag, shown, whole_number
 from cascade.contract import Contract
 from cascade.errors import DataError
 
 Axis = Literal["x", "y"]
 DIMENSIONS: dict[Axis, int] = {"x": -1, "y": -2}
+AXES = ([], ["x"], ["y"], ["x", "y"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +30,25 @@ class Augmentation:
         flip: axes along which half of the images are mirrored: `x` swaps left and right, `y` top
             and bottom.
         rotate90: whether to rotate images by 0, 90, 180 or 270 degrees, each equally often.
+
+    Raises:
+        ContractError: if `crop_px` is no whole number above 0, or `rotate90` no truth value.
+        DataError: if an axis is unknown or named twice.
     """
 
     crop_px: int | None = None
     flip: tuple[Axis, ...] = ("x",)
     rotate90: bool = False
+
+    def __post_init__(self) -> None:
+        if self.crop_px is not None:
+            object.__setattr__(self, "crop_px", whole_number("crop_px", self.crop_px, low=1))
+        object.__setattr__(self, "rotate90", flag("rotate90", self.rotate90))
+        if not isinstance(self.flip, list | tuple) or sorted(map(str, self.flip)) not in AXES:
+            raise DataError(
+                f"flip must be a list of x, y, both or neither, got {shown(self.flip)}."
+            )
+        object.__setattr__(self, "flip", tuple(self.flip))
 
     def check(self, contract: Contract, *, encoded: str = "") -> None:
         """Check that it fits a stage's images and its conditioning images.
@@ -43,8 +59,8 @@ class Augmentation:
                 that the pictures must stay as they are.
 
         Raises:
-            DataError: if the crop is too large or not a multiple of the scale, an axis is unknown
-                or named twice, or images to rotate are not square.
+            DataError: if the crop is too large or not a multiple of the scale, or images to rotate
+                are not square.
         """
         is_whole = self.crop_px is None and not self.flip and not self.rotate90
         if (encoded or contract.space.kind == "latents") and not is_whole:
@@ -60,8 +76,6 @@ class Augmentation:
                 f"crop_px must be at most the stage's {smallest_px} px and a multiple of its "
                 f"scale {contract.grid_px}, got {crop_px}."
             )
-        if len(set(self.flip)) < len(self.flip) or not set(self.flip) <= DIMENSIONS.keys():
-            raise DataError(f"flip must hold x, y, both or neither, got {self.flip!r}.")
         height, width = contract.space.size
         if self.rotate90 and crop_px is None and height != width:
             raise DataError(

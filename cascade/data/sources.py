@@ -51,7 +51,9 @@ def open_source(
             pairs.
 
     Raises:
-        DataError: if there is nothing to read.
+        DataError: if there is nothing to read; if a shard is damaged or has a name that leads out
+            of it, and there is no list `damaged_shards`; or, for pairs, if two images or two inputs
+            have the same name, or no image has a partner.
     """
     cache = None if cache_dir is None else Path(cache_dir)
     is_beside = pairing is not None and pairing.path == BESIDE

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from cascade.arguments import flag, real_number
 from cascade.diffusion.residual import Residual
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import RecipeError
@@ -52,6 +53,7 @@ class NoiseProcess:
         RecipeError: for an unknown name or a number out of range; for eps prediction with a
             schedule that ends at an SNR of zero, because x0 cannot be recovered from pure noise and
             eps; or if `residual_std` does not fit the rest.
+        ContractError: for a value that is no number.
     """
 
     def __init__(
@@ -74,9 +76,15 @@ class NoiseProcess:
         ):
             if value not in get_args(kind):
                 raise RecipeError(f"{name} must be one of {get_args(kind)}, got {value!r}.")
+        learned_variance = flag("learned_variance", learned_variance)
+        logit_mean = real_number("logit_mean", logit_mean)
+        if not math.isfinite(logit_mean):
+            raise RecipeError(f"logit_mean must be a finite number, got {logit_mean}.")
+        min_snr_gamma = real_number("min_snr_gamma", min_snr_gamma)
+        logit_std = real_number("logit_std", logit_std)
         for name, number in (("min_snr_gamma", min_snr_gamma), ("logit_std", logit_std)):
-            if not number > 0:
-                raise RecipeError(f"{name} must be above 0, got {number}.")
+            if not 0 < number < math.inf:
+                raise RecipeError(f"{name} must be above 0, and finite, got {number}.")
         if prediction == "eps" and schedule.alpha_bar[-1] == 0:
             raise RecipeError(
                 "eps prediction cannot be used with zero_terminal_snr: the last timestep holds no "

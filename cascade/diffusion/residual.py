@@ -11,10 +11,12 @@ Shapes: B batch, C channels, H and W pixels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from cascade.arguments import real_number
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.errors import RecipeError
 
@@ -31,15 +33,17 @@ class Residual:
         std: root mean square of x0 - base over the training images, above 0.
 
     Raises:
-        RecipeError: if `std` is not above 0.
+        RecipeError: if `std` is not above 0 and finite.
+        ContractError: if it is no number.
     """
 
     schedule: NoiseSchedule
     std: float
 
     def __post_init__(self) -> None:
-        if not self.std > 0:
-            raise RecipeError(f"residual_std must be above 0, got {self.std}.")
+        object.__setattr__(self, "std", real_number("residual_std", self.std))
+        if not 0 < self.std < math.inf:
+            raise RecipeError(f"residual_std must be above 0, and finite, got {self.std}.")
 
     def network_input(self, x_t: Tensor, base: Tensor, t: Tensor) -> Tensor:
         """The network's input in place of x_t, with variance 1; all (B, C, H, W), t (B,)."""

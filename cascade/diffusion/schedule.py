@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from cascade.arguments import flag, real_number, shown, whole_number
 from cascade.errors import ContractError, RecipeError
 
 ScheduleKind = Literal["cosine", "linear", "betas"]
@@ -37,6 +38,7 @@ class NoiseSchedule:
 
     Raises:
         RecipeError: for an unknown kind, or a value out of range.
+        ContractError: for a value that is no number.
     """
 
     def __init__(
@@ -50,11 +52,14 @@ class NoiseSchedule:
     ) -> None:
         if kind not in get_args(ScheduleKind):
             raise RecipeError(f"schedule must be one of {get_args(ScheduleKind)}, got {kind!r}.")
-        if train_steps < 2 or shift <= 0:
+        train_steps, shift = whole_number("train_steps", train_steps), real_number("shift", shift)
+        zero_terminal_snr = flag("zero_terminal_snr", zero_terminal_snr)
+        if train_steps < 2 or not 0 < shift < math.inf:
             raise RecipeError(
                 f"a schedule needs train_steps >= 2 and shift > 0, got {train_steps} and {shift}."
             )
-        own = torch.tensor(betas or (), dtype=torch.float64)
+        own_betas = _numbers(betas)
+        own = torch.tensor(own_betas, dtype=torch.float64)
         needed = train_steps if kind == "betas" else 0
         if len(own) != needed or not ((own > 0) & (own <= 1)).all():
             raise RecipeError(
@@ -65,13 +70,13 @@ class NoiseSchedule:
         self.train_steps = train_steps
         self.shift = shift
         self.zero_terminal_snr = zero_terminal_snr
-        alpha_bar = torch.cumprod(1 - (own if betas else _betas(kind, train_steps)), dim=0)
+        alpha_bar = torch.cumprod(1 - (own if own_betas else _betas(kind, train_steps)), dim=0)
         if shift != 1:
             alpha_bar = torch.sigmoid(torch.logit(alpha_bar) + 2 * math.log(shift))
         if zero_terminal_snr:
             alpha_bar = _rescale_to_zero_terminal_snr(alpha_bar)
         self.alpha_bar = alpha_bar  # (T,) float64
-        self._own_betas = list(betas or ())
+        self._own_betas = own_betas
         self._tables: dict[tuple[str, torch.device], Tensor] = {}
 
     @property
@@ -191,6 +196,13 @@ class NoiseSchedule:
             f"NoiseSchedule({self.kind!r}, train_steps={self.train_steps}, shift={self.shift}, "
             f"zero_terminal_snr={self.zero_terminal_snr})"
         )
+
+
+def _numbers(betas: Sequence[float] | None) -> list[float]:
+    try:
+        return [] if betas is None else [float(each) for each in betas]
+    except (TypeError, ValueError):
+        raise ContractError(f"betas must be a list of numbers, got {shown(betas)}.") from None
 
 
 def _betas(kind: ScheduleKind, train_steps: int) -> Tensor:

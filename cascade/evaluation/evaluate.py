@@ -92,7 +92,8 @@ def evaluate(
         num_images: number of images to make; default: one per held-out picture, at most 1000.
         seed: seed of the first image; each further image has the next seed.
         extractor: `lite0`, `lite2`, `inception`, `clip`, `dinov2`, or one of your own.
-        extractor_path: weights of the extractor, instead of a download.
+        extractor_path: weights of `inception` (a file), `clip` or `dinov2` (a folder), instead of
+            a download; `lite0` and `lite2` have theirs in their package and take no path.
         lpips: whether to measure LPIPS too, which downloads AlexNet's weights once.
         lpips_path: file with AlexNet's weights, to measure LPIPS without a download.
         alignment: a folder with an alignment tower or a CLIP, `clip` for a download, or a model of
@@ -113,6 +114,7 @@ def evaluate(
         DataError: if there are too few pictures, or one is damaged or too small.
         ContractError: if an argument does not fit the pipeline.
         WeightsError: if weights cannot be loaded, or give values that are not finite.
+        CascadeError: if the package of the extractor is not installed.
     """
     forget_peak_memory(pipeline.device)
     _check_pipeline(pipeline, likelihood, doubt_seeds)

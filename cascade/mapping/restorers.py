@@ -115,8 +115,8 @@ class PictureMapper(ABC):
         Returns:
             All columns. Results take the place of the pictures; for files, `name` is the name of
             the result, and `error` says why a picture has none, and is empty otherwise. With `out`
-            the column of the pictures is left out. Rows of files that have an `error` already keep
-            it and get no result.
+            the column of the pictures is left out. Rows that have a text as `error` already keep it
+            and get no result, which is None.
 
         Raises:
             CascadeError: if columns and settings do not fit together or to the model, or results
@@ -144,10 +144,15 @@ class PictureMapper(ABC):
                 f"{unread[0]} is for files, but column {name!r} holds arrays; leave it out, or "
                 "give the bytes of the files."
             )
-        values = columns.values[name]
-        with LOCK:
-            method = self.method_of(kept_model(self._model).pipeline)
-            results = method(values, **self._settings.own, **self._settings.sampling)
+        rows = [row for row, error in enumerate(columns.failed_before()) if not error]
+        values = [columns.values[name][row] for row in rows]
+        results: list[Any] = [None] * len(columns)
+        if values:
+            with LOCK:
+                method = self.method_of(kept_model(self._model).pipeline)
+                images = method(values, **self._settings.own, **self._settings.sampling)
+            for row, image in zip(rows, images, strict=True):
+                results[row] = image
         return columns.with_results({name: results})
 
     # ---- files ----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from cascade.arguments import check_network_options
 from cascade.errors import ContractError, nearest
 
 LOG_VARIANCES = (-30.0, 20.0)  # outside of them, exponentials overflow or gradients vanish
@@ -278,11 +279,13 @@ def build_autoencoder(kind: str, image_channels: int, options: Mapping[str, Any]
         options: further keyword arguments of its `build`.
 
     Raises:
-        ContractError: for an unknown kind, or options that do not fit together.
+        ContractError: for an unknown kind or option, or options that do not fit together.
     """
     if kind not in AUTOENCODERS:
         raise ContractError(f"unknown autoencoder {kind!r}: {nearest(kind, AUTOENCODERS)}")
-    return AUTOENCODERS[kind].build(image_channels, **options)
+    build = AUTOENCODERS[kind].build
+    check_network_options(options, build)
+    return build(image_channels, **options)
 
 
 def _check_groups(channels: Sequence[int], norm_groups: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any, final
 
 from torch import nn
 
+from cascade.arguments import check_network_options
 from cascade.errors import ContractError, RecipeError, nearest
 from cascade.networks.backbone_network import BackboneNetwork, NetworkShape
 from cascade.networks.embedding import ConditionEmbedding, embedding_for
@@ -275,7 +276,7 @@ def build_network(kind: str, shape: NetworkShape, options: Mapping[str, Any]) ->
         options: keyword arguments of the network's `build`.
 
     Raises:
-        ContractError: for an unknown kind; the message offers the nearest.
+        ContractError: for an unknown kind or option; the message offers the nearest.
         RecipeError: if the options do not fit the shape.
     """
     builders: dict[str, Callable[..., StageNetwork]] = {
@@ -284,4 +285,5 @@ def build_network(kind: str, shape: NetworkShape, options: Mapping[str, Any]) ->
     }
     if kind not in builders:
         raise ContractError(f"unknown network {kind!r}: {nearest(kind, builders)}")
+    check_network_options(options, builders[kind])
     return builders[kind](shape, **options)

@@ -18,6 +18,7 @@ from cascade.sampling.samplers.instances import split_sampler
 from cascade.sampling.samplers.sampler import Sampler
 from cascade.sampling.samplers.table import (
     default_options,
+    make_options,
     make_sampler,
     option_names,
     option_of_others,
@@ -71,7 +72,8 @@ class SamplingSettings:
         options: options of the sampler by name, such as `eta` of ddim.
 
     Raises:
-        ContractError: naming the value that is out of range or contradicts a sampler object.
+        ContractError: for an unknown sampler or option, or naming the value that is out of range or
+            contradicts a sampler object.
     """
 
     sampler: str | type[Sampler] = "ddim"
@@ -91,12 +93,12 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.options, Mapping):
             raise ContractError(f"options must be a mapping by name, got {self.options!r}.")
-        self._put(steps=whole_number("steps", self.steps))
+        self._put(steps=whole_number("steps", self.steps, low=1))
         self._put(reuse=whole_number("reuse", self.reuse, low=1))
         self._put(keep_colours=flag("keep_colours", self.keep_colours))
         for name in ("guidance", "augmentation_level", "denoise", "temperature"):
             self._put(**{name: real_number(name, getattr(self, name))})
-        for name in ("denoise", "temperature"):
+        for name in ("augmentation_level", "denoise", "temperature"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ContractError(f"{name} must be from 0 to 1, got {getattr(self, name)}.")
         self._put(percentile=plain_number(self.percentile))
@@ -106,6 +108,7 @@ class SamplingSettings:
         self._put(options={name: plain_number(each) for name, each in self.options.items()})
         self._put_sampler()
         _ = self.guide
+        make_options(self.sampler, self.options)
 
     def _put_sampler(self) -> None:
         """Put the name of the sampler, and the settings that a sampler object holds."""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
+from pydantic import ValidationError
+
+from cascade.arguments import plain_number, shown
 from cascade.devices import Precision
+from cascade.errors import ContractError
+from cascade.recipe.training_sections import TrainSection
 from cascade.training.trackers import TrackerName
 
 OptimiserKind = Literal["adamw", "muon"]
@@ -15,6 +22,8 @@ LearningRateSchedule = Literal["warmup_stable_decay", "constant", "linear", "cos
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """Everything about a run except stage and data. Progress is counted in images.
+
+    The ranges of all values are those of a recipe's section `train`.
 
     Attributes:
         objective: name of the loss, such as `denoising`.
@@ -58,6 +67,9 @@ class TrainingSettings:
             to go on to the end.
         trackers: experiment trackers among `tensorboard`, `wandb` and `trackio`; may be empty.
         workers: number of processes that load data; 0 loads it in the training process.
+
+    Raises:
+        ContractError: naming the value that is of the wrong kind or out of range.
     """
 
     objective: str = "denoising"
@@ -89,3 +101,30 @@ class TrainingSettings:
     patience: int = 0
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
     workers: int = 0
+
+    def __post_init__(self) -> None:
+        values = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+        try:
+            TrainSection.model_validate(values, strict=True)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            name = str(fault["loc"][0])
+            raise ContractError(
+                f"{name} must {_expected(fault)}, got {shown(values[name])}."
+            ) from error
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+def _expected(fault: Mapping[str, Any]) -> str:
+    """What a fault expects, such as `be greater than 0`."""
+    if fault["type"] in ("missing", "too_long"):  # betas alone have a fixed length
+        return "be two numbers"
+    return re.sub("^input should ", "", fault["msg"], flags=re.I).replace("tuple", "list")
+
+
+def _plain(value: Any) -> Any:
+    """The value with Python's own numbers, and a list as a tuple."""
+    if isinstance(value, list | tuple):
+        return tuple(map(plain_number, value))
+    return plain_number(value)

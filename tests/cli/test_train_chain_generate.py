@@ -134,7 +134,7 @@ def test_generate_writes_numbered_pictures_and_a_grid_and_goes_on(command, train
     [
         (["--class", "redd"], "unknown class 'redd': did you mean 'red' or 'red-dot'?"),
         (["--class", "red,blue"], "'red' and 'blue' are both a class; give one."),
-        (["--steps", "0"], "steps must be from 1 to 1000"),
+        (["--steps", "0"], "steps must be at least 1, got 0"),
         (["--steps", "1,2,3"], "got 3 values for the 2 stages base, upsampler"),
         (["--sampler", "dimm"], "unknown sampler 'dimm': did you mean 'ddim'"),
         (["--guidance", "nan"], "guidance must be a finite number"),

@@ -12,7 +12,7 @@ from cascade.contract import Contract
 from cascade.data.augmentation import Augmentation
 from cascade.data.sources import FolderSource
 from cascade.data.training_images import TrainingImages
-from cascade.errors import DataError
+from cascade.errors import CascadeError, DataError
 from cascade.imaging.writing import from_uint8
 from cascade.space import Space
 
@@ -84,8 +84,6 @@ def test_rotated_crops_are_squares_of_the_same_place():
     ("options", "words"),
     [
         ({"rotate90": True}, "rotate90 needs square images, but the stage has 48x32 px"),
-        ({"flip": ("z",)}, "flip must hold x, y"),
-        ({"flip": ("x", "x")}, "flip must hold x, y"),
         ({"crop_px": 6}, "multiple of its scale 4, got 6"),
     ],
 )
@@ -93,3 +91,19 @@ def test_what_does_not_fit_the_stage_is_refused(options, words):
     contract = Contract(Space(size_px=(32, 48)), (LowResolution(size_px=(8, 12)),))
     with pytest.raises(DataError, match=words):
         Augmentation(**options).check(contract)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"flip": ("z",)}, r"flip must be a list of x, y, both or neither, got \('z',\)"),
+        ({"flip": ("x", "x")}, "flip must be a list of x, y, both or neither"),
+        ({"flip": "xy"}, "flip must be a list of x, y, both or neither, got 'xy'"),
+        ({"crop_px": 0}, "crop_px must be at least 1, got 0"),
+        ({"crop_px": 2.5}, r"crop_px must be a whole number of at least 1, got 2\.5"),
+        ({"rotate90": "no"}, "rotate90 must be True or False, got 'no'"),
+    ],
+)
+def test_what_fits_no_stage_is_refused_when_it_is_made(options, words):
+    with pytest.raises(CascadeError, match=words):
+        Augmentation(**options)

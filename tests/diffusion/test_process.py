@@ -6,7 +6,7 @@ from diffusers import DDIMScheduler
 
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
-from cascade.errors import RecipeError
+from cascade.errors import CascadeError, RecipeError
 
 PREDICTIONS = ("eps", "x0", "v")
 DIFFUSERS_NAMES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
@@ -221,10 +221,26 @@ def test_unknown_names_are_refused(schedule, values):
 
 
 @pytest.mark.parametrize("name", ["min_snr_gamma", "logit_std"])
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_numbers_that_must_be_above_0_are_checked(schedule, name, value):
-    with pytest.raises(RecipeError, match=f"{name} must be above 0, got {value}"):
+    with pytest.raises(RecipeError, match=f"{name} must be above 0, and finite, got {value}"):
         NoiseProcess(schedule, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"logit_mean": float("nan")}, "logit_mean must be a finite number, got nan"),
+        ({"logit_mean": "low"}, "logit_mean must be a number, got 'low'"),
+        ({"min_snr_gamma": "5"}, "min_snr_gamma must be a number, got '5'"),
+        ({"learned_variance": "no"}, "learned_variance must be True or False, got 'no'"),
+        ({"prediction": "x0", "residual_std": "1"}, "residual_std must be a number, got '1'"),
+        ({"prediction": "x0", "residual_std": float("inf")}, "residual_std must be .* got inf"),
+    ],
+)
+def test_wrong_values_are_refused_in_one_line(schedule, values, words):
+    with pytest.raises(CascadeError, match=words):
+        NoiseProcess(schedule, **values)
 
 
 def test_last_timesteps_hold_nothing_of_the_image():

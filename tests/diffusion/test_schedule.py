@@ -1,6 +1,7 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -110,8 +111,38 @@ def test_steps_out_of_range_are_refused(steps):
 
 
 @pytest.mark.parametrize(
-    "values", [{"kind": "sigmoid"}, {"train_steps": 1}, {"shift": 0.0}, {"shift": -1.0}]
+    "values",
+    [
+        {"kind": "sigmoid"},
+        {"train_steps": 1},
+        {"shift": 0.0},
+        {"shift": -1.0},
+        {"shift": math.nan},
+        {"shift": math.inf},
+    ],
 )
 def test_impossible_schedules_are_refused(values):
     with pytest.raises(RecipeError, match=str(next(iter(values.values())))):
         NoiseSchedule(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"train_steps": 2.5}, r"train_steps must be a whole number, got 2\.5"),
+        ({"train_steps": "many"}, "train_steps must be a whole number, got 'many'"),
+        ({"shift": "0.5"}, r"shift must be a number, got '0\.5'"),
+        ({"zero_terminal_snr": "no"}, "zero_terminal_snr must be True or False, got 'no'"),
+        ({"kind": "betas", "betas": ["a"]}, r"betas must be a list of numbers, got \['a'\]"),
+        ({"betas": 3}, "betas must be a list of numbers, got 3"),
+    ],
+)
+def test_what_is_no_number_is_refused(values, words):
+    with pytest.raises(ContractError, match=words):
+        NoiseSchedule(**values)
+
+
+def test_betas_may_be_an_array():
+    betas = np.array([0.1, 0.2])
+    schedule = NoiseSchedule("betas", train_steps=2, betas=betas)
+    assert schedule.alpha_bar.tolist() == pytest.approx([0.9, 0.72])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cascade import Upscaler
 from cascade.errors import DataError
@@ -75,6 +76,19 @@ def test_an_empty_cell_of_a_table_is_no_failure(enlarging, scans):
     errors = [float("nan"), None, "", "cannot be read."]
     batch = {"name": ["a.png", "b.png", "c.png", "d.png"], "bytes": [data] * 4, "error": errors}
     assert Upscaler(enlarging)(batch)["error"].tolist() == ["", "", "", "cannot be read."]
+
+
+def test_rows_of_arrays_that_failed_before_get_no_result(enlarging, scans):
+    upscaler, pixels = Upscaler(enlarging, steps=2), np.asarray(Image.open(scans / "a.png"))
+    (alone,) = upscaler({"image": [pixels]})["image"]
+    errors = ["", "cannot be read.", "no picture."]
+    result = upscaler({"image": [pixels, None, pixels], "error": errors})
+    assert result["error"].tolist() == errors
+    assert np.array_equal(result["image"][0], alone)
+    assert result["image"][1] is None
+    assert result["image"][2] is None
+    failed = upscaler({"image": [pixels], "error": ["no picture."]})
+    assert failed["image"].tolist() == [None]
 
 
 def test_the_columns_of_an_empty_batch_stay(enlarging):

@@ -249,3 +249,17 @@ def test_a_transformer_folds_patches_itself():
     network = build_network("transformer", SHAPE, OPTIONS["transformer"])
     assert isinstance(network, StageTransformer)
     assert (network.patch_size, network.size_multiple_px) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("unet", {"chanels": (8,)}, "unknown network option 'chanels': did you mean 'channels'"),
+        ("transformer", {"heads": 2}, "unknown network option 'heads': did you mean 'head_"),
+        ("mlp", {"wdth": 2}, "unknown network option 'wdth': did you mean 'width'"),
+        ("unet", [8], r"network_options must be a mapping by name, got \[8\]"),
+    ],
+)
+def test_unknown_options_are_refused_with_the_nearest(kind, options, message):
+    with pytest.raises(ContractError, match=message):
+        build_network(kind, SHAPE, options)

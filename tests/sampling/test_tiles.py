@@ -203,7 +203,7 @@ def test_images_that_the_stage_does_not_take_are_refused(base_stage, upsampler, 
         base_stage.run([3], previous=image, run=Run(tiles=Tiles(16)))
     with pytest.raises(ContractError, match=r"must be \(B, 3, H, W\)"):
         draw(upsampler, image[:, :1], Tiles(16))
-    with pytest.raises(ContractError, match="augmentation level must be in"):
+    with pytest.raises(ContractError, match="augmentation_level must be from 0 to 1"):
         draw(upsampler, image, Tiles(16), augmentation_level=2.0)
 
 

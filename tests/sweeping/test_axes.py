@@ -70,7 +70,7 @@ def test_intervals_are_written_in_brackets(cascade):
         ("base.temperature=0.5", "temperature: stage 'base' has no use for it"),
         ("base.keep_colours=true", "keep_colours: stage 'base' has no use for it"),
         ("base.augmentation_level=0,0.1", "augmentation_level: stage 'base' has no use for it"),
-        ("augmentation_level=0,1.5", "augmentation level must be in"),
+        ("augmentation_level=0,1.5", "augmentation_level must be from 0 to 1"),
         ("eta=0,-1", "eta must be a number of at least 0, got -1.0"),
         ("variance=large", "variance: no stage of this pipeline has a use for it"),
         ("base.variance=large", "variance: stage 'base' has no use for it"),

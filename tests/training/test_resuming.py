@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,15 @@ from cascade.training.averaging import snapshots
 from cascade.training.checkpoint import read_newest
 from cascade.training.run_folder import run_identity
 from cascade.training.settings import TrainingSettings
+
+OTHERS = {
+    "optimiser": "muon",
+    "schedule": "linear",
+    "precision": "bf16",
+    "trackers": ("wandb",),
+    "betas": (0.5, 0.6),
+    "validate_every_images": 7,
+}
 
 
 @pytest.fixture
@@ -147,11 +157,20 @@ def test_snapshots_and_sheets_of_undone_steps_are_removed(tmp_path):
     assert places() == [[16, 32, 64]] * 2
 
 
+def other_value(name: str, value: Any) -> Any:
+    """Another valid value of a training setting."""
+    if name in OTHERS or isinstance(value, bool):
+        return OTHERS.get(name, not value)
+    if isinstance(value, int | float):
+        return value + 1 if isinstance(value, int) else value / 2 + 0.1
+    return f"not {value}"
+
+
 @pytest.mark.parametrize("name", [each.name for each in dataclasses.fields(TrainingSettings)])
 def test_every_setting_is_refused_or_listed_among_those_that_may_change(tmp_path, name):
     trainer = make_own(tmp_path, snapshot_every_images=16)  # they cannot begin later
-    value = getattr(trainer.settings, name)
-    other = value + 1 if type(value) is int else f"not {value}"
+    other = other_value(name, before := getattr(trainer.settings, name))
+    assert other != before
     changed = dataclasses.replace(trainer.settings, **{name: other})
     facts = (trainer.state.stage, trainer.images, trainer.objective.identity())
     is_refused = run_identity(changed, *facts) != run_identity(trainer.settings, *facts)

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cascade.errors import OutputError
+from cascade.arguments import check_kind, shown
+from cascade.errors import ContractError, OutputError
 from cascade.imaging.metadata import Metadata
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_writing import write_picture
@@ -122,10 +123,16 @@ def write_rasters(
             Cascade in the file that they come from. `.npy` has no place for it.
 
     Raises:
-        OutputError: if the format cannot hold the images, or the file cannot be written.
+        ContractError: if `rasters` is a single image, or has no images or other things.
+        OutputError: if the format cannot hold the images, they are not as many as `count` in an
+            array, or the file cannot be written.
     """
-    path, rasters = Path(path), iter(rasters)
-    first = next(rasters)
+    if isinstance(rasters, Raster) or not isinstance(rasters, Iterable):
+        raise ContractError(f"rasters must be a list of Rasters, got {shown(rasters)}.")
+    path, rasters = Path(path), map(_checked, rasters)
+    first = next(rasters, None)
+    if first is None:
+        raise ContractError("rasters must hold at least one Raster, got none.")
     kind = check_raster_format(path, first, count)
     every = itertools.chain([first], rasters)
     if kind == "PNG":
@@ -159,6 +166,11 @@ def write_rasters(
             temporary.write_bytes(_dicom(every, path, mark))
 
 
+def _checked(raster: Any) -> Raster:
+    check_kind("each of rasters", raster, Raster, "a Raster")
+    return raster
+
+
 def _array_of(first: Raster, rasters: Iterator[Raster], count: int) -> np.ndarray:
     """An array with the axes in the order of the file that the images came from."""
     origin = first.origin if isinstance(first.origin, ArrayOrigin) else None
@@ -166,10 +178,13 @@ def _array_of(first: Raster, rasters: Iterator[Raster], count: int) -> np.ndarra
     dimensions = max(dimensions, 4) if count > 1 and first.bands > 1 else dimensions
     bands_last = origin is not None and origin.bands_last
     shape = (*first.size, first.bands) if bands_last else first.values.shape
-    array = np.empty((count, *shape), first.values.dtype)
-    for number, raster in enumerate(rasters):
+    array, number = np.empty((count, *shape), first.values.dtype), -1
+    for number, raster in enumerate(itertools.islice(rasters, count)):
         _check_alike(raster, first)
         array[number] = np.moveaxis(raster.values, 0, -1) if bands_last else raster.values
+    if number + 1 != count or next(rasters, None) is not None:
+        came = "fewer" if number + 1 < count else "more"
+        raise OutputError(f"count says {counted(count, 'image')}, but {came} came; correct count.")
     has_no_axis_of_bands = dimensions == 2 or (dimensions == 3 and count > 1)
     if has_no_axis_of_bands and first.bands == 1:
         array = array[..., 0] if bands_last else array[:, 0]

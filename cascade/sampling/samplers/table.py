@@ -98,20 +98,36 @@ def make_sampler(
             of steps out of range.
     """
     process.schedule.sampling_timesteps(steps)
+    made = make_options(name, options)
+    thresholding = Thresholding(threshold, percentile, threshold_cap)
+    kind = _kind(name)
+    if kind is not None:
+        return kind(process, steps, thresholding, made)
+    scheduler, config = _scheduler(str(name))
+    merged = DiffusersOptions(config={**config, **made.config})
+    return DiffusersSampler(process, steps, thresholding, merged, scheduler=scheduler)
+
+
+def make_options(name: str | type[Sampler], options: Mapping[str, Any]) -> Any:
+    """Make the options of a sampler, which checks them.
+
+    Args:
+        name: its name, or the class of a sampler that is not in the table.
+        options: values by name; those that are missing keep their defaults.
+
+    Raises:
+        ContractError: for an unknown sampler, an option that it does not have, or a wrong value.
+    """
     names = option_names(name)
     for option in options:
         if option not in names:
             unknown = f"sampler {sampler_text(name)!r} has no option {option!r}."
             raise ContractError(option_of_others(name, option) or unknown)
-    thresholding = Thresholding(threshold, percentile, threshold_cap)
     kind = _kind(name)
-    if kind is not None:
-        _check_numbers(kind.Options, options)
-        return kind(process, steps, thresholding, kind.Options(**options))
-    scheduler, config = _scheduler(str(name))
-    further = DiffusersOptions(**options).config
-    merged = DiffusersOptions(config={**config, **further})
-    return DiffusersSampler(process, steps, thresholding, merged, scheduler=scheduler)
+    if kind is None:
+        return DiffusersOptions(**options)
+    _check_numbers(kind.Options, options)
+    return kind.Options(**options)
 
 
 def option_of_others(name: str | type[Sampler], option: str) -> str:
