@@ -24,7 +24,7 @@ LEFT_OUT = "too small, left out"
 ENLARGED = "too small, enlarged"
 TRUNCATED = "truncated, kept"
 CLIPPED = "with values outside the range, which are clipped"
-MASKED = "with missing values, which the loss leaves out"
+MASKED = "with missing values, which are left out of the loss"
 
 
 class TooSmallError(DataError):

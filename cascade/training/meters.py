@@ -47,10 +47,11 @@ def colour_drift(samples: Tensor, truth: Tensor, known: Tensor | None = None) ->
         truth: (B', C, H', W') in [-1, 1]. For a stage that takes an image, the pictures that its
             inputs were made from. For a base stage, training images with the same labels; they are
             other pictures, so part of the drift is chance: look at how it changes, not at its size.
-        known: (B, C, H, W) bool for samples and truth of one shape, False at values to leave out in
-            both; None for none. A channel without any other value gets NaN.
+        known: (B', C, H', W') bool, False at values of the truth to leave out, and of the samples
+            too if they have its shape; None for none. A channel without any other value gets NaN.
     """
-    ours, theirs = (_moments(images, known) for images in (samples, truth))
+    ours = _moments(samples, known if samples.shape == truth.shape else None)
+    theirs = _moments(truth, known)
     mean, spread = ((a - b) * UNITS_8_BIT for a, b in zip(ours, theirs, strict=True))
     return ColourDrift(tuple(mean.tolist()), tuple(spread.tolist()))
 
