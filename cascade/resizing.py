@@ -5,6 +5,7 @@ Shapes: B images, C channels, h and w pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ResizeKernel = Literal["bicubic", "bilinear", "area"]
+KERNEL_RADIUS_PX = {"bicubic": 2, "bilinear": 1}  # in pixels of the smaller of both images
 
 
 def resize(images: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Tensor:
@@ -34,6 +36,40 @@ def resize(images: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Te
     if size_px[1] == 1 < size_px[0]:  # torch 2.14 gives every row of a column the first value
         return resize(images.transpose(-2, -1), (1, size_px[0]), kernel).transpose(-2, -1)
     return F.interpolate(images, size=size_px, mode=kernel, antialias=True).clamp(-1, 1)
+
+
+def resized_known(known: Tensor, size_px: tuple[int, int], kernel: ResizeKernel) -> Tensor:
+    """Which values of a resized image come from known ones alone.
+
+    Args:
+        known: (…, h, w) bool, True at the known values of the image.
+        size_px: height and width of the result.
+        kernel: the kernel that `resize` takes for the image.
+
+    Returns:
+        (…, *size_px) bool, False where an unknown value lies within the reach of the kernel.
+    """
+    rows = _without_unknown(known.transpose(-2, -1), size_px[0], kernel).transpose(-2, -1)
+    return _without_unknown(rows, size_px[1], kernel)
+
+
+def _without_unknown(known: Tensor, size_px: int, kernel: ResizeKernel) -> Tensor:
+    """`resized_known` along the last dimension: (…, n) to (…, size_px)."""
+    pixels = known.shape[-1]
+    if pixels == size_px:
+        return known
+    scale = pixels / size_px
+    # How far the centre of a source pixel that counts is from that of the result's pixel: the
+    # kernels' weights are 0 from there on, and `area` takes each pixel that the block touches.
+    reach_px = scale / 2 + 0.5
+    if kernel != "area":
+        reach_px = KERNEL_RADIUS_PX[kernel] * max(scale, 1) + 1e-3  # a weight of rounding counts
+    centres = [(place + 0.5) * scale - 0.5 for place in range(size_px)]
+    firsts = [max(0, math.floor(centre - reach_px) + 1) for centre in centres]
+    ends = [min(pixels, math.ceil(centre + reach_px)) for centre in centres]
+    before = F.pad((~known).cumsum(-1, dtype=torch.int32), (1, 0))  # unknown values before each
+    first, end = (torch.tensor(each, device=known.device) for each in (firsts, ends))
+    return before.index_select(-1, end) == before.index_select(-1, first)
 
 
 def quantise(images: Tensor, levels: int | Sequence[int] = 256) -> Tensor:

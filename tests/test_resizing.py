@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cascade.resizing import quantise, resize
+from cascade.resizing import quantise, resize, resized_known
 
 
 @pytest.fixture
@@ -54,3 +54,19 @@ def test_quantised_images_are_those_of_an_8_bit_file(images):
 def test_the_levels_are_evenly_spaced_from_end_to_end(levels):
     values = quantise(torch.linspace(-1, 1, 1001), levels).unique()
     torch.testing.assert_close(values, torch.linspace(-1, 1, levels))
+
+
+@pytest.mark.parametrize("kernel", ["bicubic", "bilinear", "area"])
+@pytest.mark.parametrize("size", [(8, 4), (5, 7), (1, 16), (16, 16), (24, 48)])
+def test_a_value_is_known_if_no_unknown_one_can_change_it(images, kernel, size):
+    generator = torch.Generator().manual_seed(2)
+    known = torch.rand(images.shape, generator=generator) > 0.02
+    other = torch.where(known, images, -images)
+    changed = resize(images, size, kernel) != resize(other, size, kernel)
+    result = resized_known(known, size, kernel)
+    assert result.shape == changed.shape
+    assert not (result & changed).any()
+    if max(size) <= 16:
+        assert result.equal(~changed)
+    else:  # some weights in the middle of the kernel are 0 too
+        assert (~result).float().mean() < 1.5 * changed.float().mean()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from cascade.building.spaces import reading_options, space_of
+from cascade.conditioning.assembling import counted_values
 from cascade.conditioning.condition import Condition
 from cascade.contract import Contract
 from cascade.data.batches import collate
@@ -24,7 +25,7 @@ def measured_residual(
     """Measure the root mean square of x0 - base over the first crops of a run.
 
     Each crop gets its conditioning image as in training, with degradation and added noise. Only
-    pixels that the loss counts are measured.
+    values that the loss counts are measured.
 
     Args:
         recipe: the recipe of the stage, with `diffusion.residual_std`.
@@ -48,17 +49,17 @@ def measured_residual(
     options["cache_mib"] = 0
     images = TrainingImages(source, contract, seed=recipe.train.seed, **options)
     count = min(most_images, len(source))
-    squares = pixels = 0.0
+    squares = values = 0.0
     for position in range(count):  # one by one, since whole images may be large
         batch = collate([images[position]])
         noise = SeededNoise(batch.seeds, "train").fork(base.name)
         signals = base.of_batch(batch, space, noise)
         guess = base.first_guess(signals.enlarged().channels[base.name].image)
-        counted = base.counted_pixels(signals)
-        weight = torch.ones_like(batch.images[:, :1]) if counted is None else counted
+        counted = counted_values([base], batch, signals)
+        weight = torch.ones_like(guess) if counted is None else counted.expand_as(guess)
         squares += float((weight * (batch.images - guess) ** 2).sum())
-        pixels += float(weight.sum()) * space.channels
-    return (squares / pixels) ** 0.5 if pixels else 0.0, count
+        values += float(weight.sum())
+    return (squares / values) ** 0.5 if values else 0.0, count
 
 
 def residual_text(stated: float, measured: tuple[float, int] | None) -> str:

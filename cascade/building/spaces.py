@@ -107,7 +107,8 @@ def decoding_of(recipe: StageRecipe) -> Decoding | BandDecoding:
     space, data = pictures_space(recipe), recipe.data
     if not space.has_bands:
         return Decoding(colour_range(recipe), data.truncated, data.outside)
-    return BandDecoding.of_space(space, outside=data.outside, nodata=data.nodata, axis=data.axis)
+    keys = {"outside", "nodata", "axis", "missing"}
+    return BandDecoding.of_space(space, **data.model_dump(include=keys))
 
 
 def pair_check_of(recipe: StageRecipe) -> PairCheck | None:
@@ -148,7 +149,7 @@ def colour_range(recipe: StageRecipe) -> tuple[int, int] | None:
 def reading_options(recipe: StageRecipe) -> dict[str, Any]:
     """The arguments of `TrainingImages` that come from the section of the data."""
     keys = {"crop_px", "flip", "rotate90", "too_small", "truncated", "cache_mib"}
-    keys |= {"max_broken_share", "outside", "nodata", "axis"}
+    keys |= {"max_broken_share", "outside", "nodata", "axis", "missing"}
     keys |= set() if recipe.data.pairs is None else {"max_shift_px"}
     return {**recipe.data.model_dump(include=keys), "range": colour_range(recipe)}
 

@@ -24,6 +24,7 @@ from cascade.contract import Contract
 from cascade.data.annotations import NamePattern
 from cascade.data.augmentation import Augmentation
 from cascade.data.fitting import check_readable
+from cascade.data.masking import check_masks, encoded_kind
 from cascade.diffusion.process import NoiseProcess
 from cascade.diffusion.schedule import NoiseSchedule
 from cascade.diffusion_stage import DiffusionStage
@@ -195,8 +196,13 @@ def check_values(recipe: StageRecipe, stage: Stage) -> None:
     """
     with fault_in("sampling", _keys(recipe.sampling)):
         stage.check_settings(stage.sampling)
+    objective = build_objective(recipe)
     with fault_in("train.objective"):
-        build_objective(recipe).check(stage)
+        objective.check(stage)
+    if recipe.data.missing == "mask":
+        with fault_in("data.missing", errors=(ContractError, DataError)):
+            check_masks(stage.contract)
+            objective.check_leaves_out_missing()
     check_encoder(recipe, stage.contract)
     _check_pairs(recipe, stage.contract)
     if recipe.data.encoder is None:
@@ -208,7 +214,7 @@ def check_values(recipe: StageRecipe, stage: Stage) -> None:
         NamePattern(data.name_pattern)
     with fault_in("data", ("crop_px", "flip", "rotate90"), errors=(DataError, RecipeError)):
         augmentation = Augmentation(crop_px=data.crop_px, flip=data.flip, rotate90=data.rotate90)
-        augmentation.check(stage.contract, encoded=_encoded_kind(stage))
+        augmentation.check(stage.contract, encoded=encoded_kind(stage.contract))
         if isinstance(stage, DiffusionStage):
             check_crop_suits_network(recipe, stage)
 
@@ -257,14 +263,6 @@ def _keys(section: Any) -> tuple[str, ...]:
     """The keys of a section, or of the dataclass of a condition's options."""
     names = type(section).model_fields if isinstance(section, Section) else vars(section)
     return tuple(names)
-
-
-def _encoded_kind(stage: Stage) -> str:
-    """The kind of what encoders make of the training images of a stage; empty for nothing."""
-    if stage.space.kind != "pixels":
-        return stage.space.kind
-    has_embeddings = any(each.encoded_space is not None for each in stage.conditions)
-    return "embeddings" if has_embeddings else ""
 
 
 def _any_name(fields: Sequence[str]) -> Mapping[str, Sequence[str]]:

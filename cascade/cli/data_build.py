@@ -132,8 +132,9 @@ def build(
     encoding = Encoding(size, square, file_format, value_range)
     decoding, layout = None, None
     if bands is not None:
-        encoding, decoding = BandEncoding(size, square), options.band_decoding(bands, nodata, axis)
-        layout, decoding = decoding.layout, decoding._replace(missing="keep")
+        encoding = BandEncoding(size, square)
+        decoding = options.band_decoding(bands, nodata, axis, "keep")
+        layout = decoding.layout
     inputs = input_bands(pairs, pair_bands, decoding)
     images = open_source(
         source, name_pattern=name_pattern, layout=layout, pairing=pairing(pairs, inputs)
@@ -191,7 +192,7 @@ def _report(manifest: Mapping[str, Any], every_note: SourceNotes, out: Path) -> 
 
 
 def _remarks(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """What the images in the shards lost, and which of them training will refuse."""
+    """What the images in the shards lost, and which of them training refuses by default."""
     from cascade.data.notes import IMAGES
     from cascade.imaging.value_range import percentage
 
@@ -206,7 +207,8 @@ def _remarks(manifest: Mapping[str, Any]) -> Iterator[str]:
     more = "" if is_verbose or len(images) <= NAMED_IMAGES else f", …{options.MORE}"
     yield (
         f"warning: {IMAGES.counted(len(missing))} with NaN or nodata, which the shards keep; "
-        f"training counts such images as broken, so crop or fill these areas: {named}{more}"
+        "training counts such images as broken unless data.missing=mask leaves these areas out of "
+        f"the loss; or crop or fill them: {named}{more}"
     )
 
 

@@ -29,10 +29,25 @@ class TruncatedName(StrEnum):
     keep = "keep"
 
 
+class MissingName(StrEnum):
+    """What happens to images of bands with missing values."""
+
+    refuse = "refuse"
+    mask = "mask"
+
+
 Size = Annotated[
     int | None,
     typer.Option(
         "--size", min=1, help="Side in pixels; images with a shorter side below it are too small."
+    ),
+]
+Missing = Annotated[
+    MissingName | None,
+    typer.Option(
+        "--missing",
+        help="With --bands: whether images with missing values are broken, or count as with "
+        "data.missing=mask. Default: refuse.",
     ),
 ]
 Truncated = Annotated[
@@ -62,6 +77,7 @@ def check(
     bands: options.Bands = None,
     nodata: options.Nodata = None,
     axis: options.Axis = None,
+    missing: Missing = None,
     pairs: options.Pairs = None,
     pair_bands: options.PairBands = None,
     max_shift_px: MaxShift = None,
@@ -97,9 +113,14 @@ def check(
     from cascade.data.sources import open_source
 
     options.check_band_options(
-        bands, {"--range": value_range}, {"--nodata": nodata, "--axis": axis}
+        bands,
+        {"--range": value_range},
+        {"--nodata": nodata, "--axis": axis, "--missing": missing},
     )
-    of_bands = None if bands is None else options.band_decoding(bands, nodata, axis)
+    of_bands = None
+    if bands is not None:
+        kept = "refuse" if missing is None else missing.value
+        of_bands = options.band_decoding(bands, nodata, axis, kept)
     inputs = input_bands(pairs, pair_bands, of_bands)
     place = pairing(pairs, inputs)
     layout = None if of_bands is None else of_bands.layout

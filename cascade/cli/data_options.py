@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -57,10 +57,15 @@ PairBands = Annotated[
 ]
 
 
-def band_decoding(bands: int, nodata: float | None, axis: int | None) -> BandDecoding:
+def band_decoding(
+    bands: int,
+    nodata: float | None,
+    axis: int | None,
+    missing: Literal["refuse", "mask", "keep"] = "refuse",
+) -> BandDecoding:
     from cascade.data.band_decoding import BandDecoding
 
-    return BandDecoding(bands, nodata=nodata, axis=2 if axis is None else axis)
+    return BandDecoding(bands, nodata=nodata, axis=2 if axis is None else axis, missing=missing)
 
 
 def check_band_options(bands: int | None, colours: dict[str, Any], numbers: dict[str, Any]) -> None:

@@ -28,14 +28,17 @@ def training_signals(conditions: Sequence[Condition], batch: Batch, space: Space
     return signals
 
 
-def counted_pixels(conditions: Sequence[Condition], signals: Signals) -> Tensor | None:
-    """The pixels that the loss counts: (B, 1, H, W), 1 or 0; None for all of them.
+def counted_values(
+    conditions: Sequence[Condition], batch: Batch, signals: Signals
+) -> Tensor | None:
+    """The values that the loss counts: (B, C or 1, H, W), 1 or 0; None for all of them.
 
     Args:
         conditions: conditions of the stage.
+        batch: the training batch, which knows what is missing in files.
         signals: what `training_signals` returned for the batch.
     """
-    counted = None
+    counted = None if batch.known is None else batch.known.float()
     for each in conditions:
         own = each.counted_pixels(signals.only(each.name))
         if own is not None:

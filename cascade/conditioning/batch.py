@@ -36,6 +36,8 @@ class Batch:
         broken: images that could not be read, as `name: reason`; others replace them in the batch.
         remarks: remarks about images of the batch, and about those that were left out before them.
         shared: what one condition computed for the conditions after it, by a name that both know.
+        known: (B, C, H, W) bool, False at values that the files lack, which are filled in `images`
+            and which losses and figures leave out; None if no file lacks any.
     """
 
     images: Tensor
@@ -44,6 +46,7 @@ class Batch:
     broken: tuple[str, ...] = ()
     remarks: tuple[Remark, ...] = ()
     shared: dict[str, Any] = field(default_factory=dict, compare=False)
+    known: Tensor | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -59,6 +62,7 @@ class Batch:
             },
             broken=self.broken,
             remarks=self.remarks,
+            known=None if self.known is None else self.known.to(device, non_blocking=True),
         )
 
     def parts(self, count: int) -> list[Batch]:
@@ -79,4 +83,5 @@ class Batch:
             images=self.images[places],
             seeds=self.seeds[places],
             conditions={name: each[places] for name, each in self.conditions.items()},
+            known=None if self.known is None else self.known[places],
         )

@@ -326,8 +326,18 @@ class Condition(ABC):
             (B, …), or None if the batch does not contain it.
         """
 
-    def deviation(self, samples: Tensor, value: Any, space: Space) -> dict[str, float]:
-        """How far samples (B, C, H, W) are from the `input_of` they were made from, by metric."""
+    def deviation(
+        self, samples: Tensor, value: Any, space: Space, known: Tensor | None = None
+    ) -> dict[str, float]:
+        """How far samples are from the `input_of` they were made from, by metric.
+
+        Args:
+            samples: (B, C, H, W) in [-1, 1].
+            value: what `input_of` returned for their batch.
+            space: space of the stage's images.
+            known: (B, C, H, W) bool, False at values to leave out; None for none. See
+                `Batch.known`.
+        """
         return {}
 
 

@@ -186,7 +186,9 @@ class ImageEmbedding(Condition):
             embeddings = vision_encoder_of(self.encoder_facts).encode(batch.images)
         return check_embeddings(embeddings, self.encoder_facts).to(batch.images.device)
 
-    def deviation(self, samples: Tensor, value: Any, space: Space) -> dict[str, float]:
+    def deviation(
+        self, samples: Tensor, value: Any, space: Space, known: Tensor | None = None
+    ) -> dict[str, float]:
         """The mean of 1 minus the cosine of the embeddings of samples and those asked for."""
         theirs = vision_encoder_of(self.encoder_facts).encode(samples.float())
         cosine = F.cosine_similarity(theirs.cpu().flatten(1), value.cpu().flatten(1))

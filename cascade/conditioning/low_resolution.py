@@ -31,7 +31,7 @@ from cascade.conditioning.slots import Level, Slots
 from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.mapped_arrays import by_rows
-from cascade.resizing import resize
+from cascade.resizing import resize, resized_known
 from cascade.space import UNITS_8_BIT, Size, Space
 
 Upscaling = Literal["bicubic", "bilinear", "bilinear_corners"]
@@ -265,7 +265,9 @@ class LowResolution(Condition):
             image = self._rounded(image, space)
         return image
 
-    def deviation(self, samples: Tensor, value: Any, space: Space) -> dict[str, float]:
+    def deviation(
+        self, samples: Tensor, value: Any, space: Space, known: Tensor | None = None
+    ) -> dict[str, float]:
         """Mean squared error of the downscaled samples, in squared 8-bit units.
 
         Crops of larger images differ a little at their edges, where the kernel saw more of the
@@ -276,6 +278,10 @@ class LowResolution(Condition):
         height, width = value.shape[-2:]
         downscaled = self._rounded(resize(samples, (height, width), space.resize_kernel), space)
         error = (downscaled - self._rounded(value, space)) ** 2
+        if known is not None:
+            error = error[resized_known(known, (height, width), space.resize_kernel)]
+        if error.numel() == 0:  # nothing is known
+            return {}
         return {"low_res_consistency": float(error.cpu().double().mean()) * UNITS_8_BIT**2}
 
     def _upscaled(self, image: Tensor, scale: int) -> tuple[Tensor, int]:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from torch import Tensor
+import torch
 
 from cascade.conditioning.batch import Remark
-from cascade.data.preparation import CLIPPED, Outside
+from cascade.data.preparation import CLIPPED, MASKED, DecodedImage, Outside
 from cascade.errors import DataError
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import Raster, can_hold, outside_shares
 from cascade.imaging.rasters.reading import decode_raster
 from cascade.imaging.value_range import percentage
 from cascade.space import Space
+
+Missing = Literal["refuse", "mask"]  # what training does with missing values
 
 
 class BandDecoding(NamedTuple):
@@ -29,7 +31,8 @@ class BandDecoding(NamedTuple):
         nodata: the number that stands for a missing one, besides what the file says; None for none.
             A file whose type cannot hold it has none: the types of a folder may differ.
         axis: axis of a NIfTI volume along which it is cut into slices.
-        missing: what happens to images with missing numbers.
+        missing: what happens to images with missing numbers: `refuse`; `mask` fills them and notes
+            where they are; `keep` leaves them as they are, for files that no network sees.
     """
 
     bands: int | None = None
@@ -37,14 +40,20 @@ class BandDecoding(NamedTuple):
     outside: Outside = "clip"
     nodata: float | None = None
     axis: int = 2
-    missing: Literal["refuse", "keep"] = "refuse"
+    missing: Missing | Literal["keep"] = "refuse"
 
     @classmethod
     def of_space(
-        cls, space: Space, *, outside: Outside = "clip", nodata: float | None = None, axis: int = 2
+        cls,
+        space: Space,
+        *,
+        outside: Outside = "clip",
+        nodata: float | None = None,
+        axis: int = 2,
+        missing: Missing = "refuse",
     ) -> BandDecoding:
         """How files become images of a stage's space."""
-        return cls(space.channels, space, outside, nodata, axis)
+        return cls(space.channels, space, outside, nodata, axis, missing)
 
     @property
     def range(self) -> None:
@@ -60,7 +69,8 @@ class BandDecoding(NamedTuple):
         """The options of `cascade data check` that decode files in the same way."""
         words = [] if self.bands is None else ["--bands", str(self.bands)]
         words += [] if self.axis == Layout().axis else ["--axis", str(self.axis)]
-        return words + ([] if self.nodata is None else ["--nodata", f"{self.nodata:g}"])
+        words += [] if self.nodata is None else ["--nodata", f"{self.nodata:g}"]
+        return words + (["--missing", self.missing] if self.missing == "mask" else [])
 
     def raster(self, data: bytes, name: str, number: int = 0) -> Raster:
         """Decode an image of a file, and check its bands.
@@ -82,8 +92,10 @@ class BandDecoding(NamedTuple):
         is_possible = self.nodata is not None and can_hold(raster.values.dtype, self.nodata)
         return raster.with_nodata(self.nodata) if is_possible else raster
 
-    def load(self, data: bytes, name: str, number: int) -> tuple[Tensor, tuple[Remark, ...]]:
+    def load(self, data: bytes, name: str, number: int) -> DecodedImage:
         """An image (C, H, W) in [-1, 1], and remarks about it; see `raster` and `check`.
+
+        Missing numbers are filled as for a network that upscales the image.
 
         Raises:
             DataError: as `raster` and `check`.
@@ -91,21 +103,30 @@ class BandDecoding(NamedTuple):
         assert self.space is not None, "training states the ranges"
         raster = self.raster(data, name, number)
         remarks = self.check(raster, name)
-        return raster.unit_image(self.space, clip=True), remarks
+        missing = raster.missing if self.missing == "mask" else None
+        known = None if missing is None else torch.from_numpy(~missing)
+        return DecodedImage(raster.unit_image(self.space, clip=True), remarks, known)
 
     def check(self, raster: Raster, name: str) -> tuple[Remark, ...]:
-        """Check the numbers of an image, and remark what is clipped.
+        """Check the numbers of an image, and remark what is missing or clipped.
 
         Raises:
-            DataError: if a number is missing, or lies outside of the range and may not.
+            DataError: if a number is missing, or lies outside of the range and may not; or if
+                missing ones are masked, and all are missing.
         """
-        missing = raster.missing if self.missing == "refuse" else None
+        missing = None if self.missing == "keep" else raster.missing
+        masked: tuple[Remark, ...] = ()
         if missing is not None:
-            raise DataError(
-                f"{name}: {percentage(float(missing.mean()))} of its values are NaN or nodata; "
-                "training needs images without missing values, so crop or fill such areas."
-            )
-        return () if self.space is None else self._outside(raster, self.space, name)
+            text = f"{name}: {percentage(float(missing.mean()))} of its values are NaN or nodata"
+            if self.missing == "refuse":
+                raise DataError(
+                    f"{text}; crop or fill such areas, or train with data.missing=mask, which "
+                    "leaves them out of the loss."
+                )
+            if missing.all():
+                raise DataError(f"{text}, so that nothing can be learned from it; leave it out.")
+            masked = (Remark(MASKED, f"{text}."),)
+        return masked if self.space is None else masked + self._outside(raster, self.space, name)
 
     def _outside(self, raster: Raster, space: Space, name: str) -> tuple[Remark, ...]:
         shares = outside_shares(raster, space)
@@ -114,6 +135,8 @@ class BandDecoding(NamedTuple):
             return ()
         low, high = space.ranges[worst]
         values = raster.values[worst]
+        if self.missing != "refuse" and (missing := raster.missing) is not None:
+            values = values[~missing[worst]]
         text = (
             f"{name}: {percentage(shares[worst])} of the values of band {worst + 1} lie outside "
             f"{low:g} to {high:g}: they range from {values.min():g} to {values.max():g}"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from cascade.conditioning.batch import Batch
@@ -103,7 +104,17 @@ def collate(samples: list[TrainingSample]) -> Batch:
         },
         broken=tuple(dict.fromkeys(name for sample in samples for name in sample.broken)),
         remarks=tuple(dict.fromkeys(each for sample in samples for each in sample.remarks)),
+        known=_known(samples),
     )
+
+
+def _known(samples: Sequence[TrainingSample]) -> Tensor | None:
+    """The masks (B, C, H, W) of a batch; None if no image has one."""
+    if all(each.known is None for each in samples):
+        return None
+    masks = [each.known for each in samples]
+    whole = torch.ones_like(samples[0].image, dtype=torch.bool)
+    return torch.stack([whole if each is None else each for each in masks])
 
 
 def _joined(entries: Sequence[Any]) -> Any:

@@ -22,8 +22,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from cascade.contract import Contract
 from cascade.data.band_decoding import BandDecoding
 from cascade.data.fitting import as_float
+from cascade.data.masking import check_masks
 from cascade.data.source import ImageSource
 from cascade.data.tensors import TensorSource
 from cascade.data.training_images import TrainingImages
@@ -64,6 +66,8 @@ class EncodedImages:
         *,
         decode: Coder | None = None,
     ) -> None:
+        if pictures.masks_missing:
+            check_masks(Contract(space))
         self.pictures = pictures
         self.space = space
         self._encode = encode

@@ -13,7 +13,7 @@ from torch import Tensor
 from cascade.data.preparation import TooSmallError
 from cascade.errors import DataError
 from cascade.imaging.writing import from_uint8, to_uint8
-from cascade.resizing import resize
+from cascade.resizing import ResizeKernel, resize, resized_known
 from cascade.space import MOST_BANDS, Space
 
 
@@ -70,10 +70,40 @@ def fit_tensor(image: Tensor, space: Space, name: str, *, enlarge: bool = False)
     Raises:
         TooSmallError: if the image is smaller than the stage's size and not to be upscaled.
     """
-    height, width = space.size
-    rows, columns = image.shape[-2:]
     if not enlarge:
         check_covers(image, space, name)
+    middle, kernel = _middle(image, space)
+    return resize(middle[None], space.size, kernel)[0]
+
+
+def fit_known(known: Tensor, space: Space, name: str) -> Tensor:
+    """Which values are known after `fit_tensor`: those that come from known values alone.
+
+    Args:
+        known: (C, H, W) bool, True at the known values of the image.
+        space: space of the stage.
+        name: name of the image for messages.
+
+    Returns:
+        (C, *space.size) bool.
+
+    Raises:
+        DataError: naming the image, if none is left.
+    """
+    middle, kernel = _middle(known, space)
+    result = resized_known(middle, space.size, kernel)
+    if not result.any():
+        raise DataError(
+            f"{name}: at the stage's {space.size_text}, every value depends on one that is NaN or "
+            "nodata; leave the image out, or cut the file into smaller ones."
+        )
+    return result
+
+
+def _middle(image: Tensor, space: Space) -> tuple[Tensor, ResizeKernel]:
+    """The part of an image (C, H, W) that fills a stage's size, and the kernel to resize it."""
+    height, width = space.size
+    rows, columns = image.shape[-2:]
     factor, kernel = min(rows / height, columns / width), space.resize_kernel
     if kernel == "area" and factor >= 1:
         factor = math.floor(factor)  # it averages exactly by whole factors only
@@ -81,8 +111,7 @@ def fit_tensor(image: Tensor, space: Space, name: str, *, enlarge: bool = False)
         kernel = "bicubic"  # it cannot upscale by other than whole factors
     cut = (min(rows, round(height * factor)), min(columns, round(width * factor)))
     y, x = (rows - cut[0]) // 2, (columns - cut[1]) // 2
-    middle = image[None, :, y : y + cut[0], x : x + cut[1]]
-    return resize(middle, space.size, kernel)[0]
+    return image[:, y : y + cut[0], x : x + cut[1]], kernel
 
 
 def check_covers(image: Tensor, space: Space, name: str) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from cascade.data.band_decoding import BandDecoding
@@ -98,10 +97,13 @@ def examine_pair(
 
 
 def comparable(raster: Raster, decoding: BandDecoding) -> Tensor:
-    """Bands (C, H, W) float32, in [-1, 1] as in training if their ranges are known."""
+    """Bands (C, H, W) float32, in [-1, 1] as in training if their ranges are known.
+
+    Missing numbers come from their neighbours.
+    """
     if decoding.space is not None:
         return raster.unit_image(decoding.space, clip=True)
-    return torch.from_numpy(raster.values.astype("float32"))
+    return raster.filled_rows(slice(0, raster.size[0]))
 
 
 def _content(image: Tensor) -> str:

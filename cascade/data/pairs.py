@@ -87,11 +87,9 @@ def partner_decoding(decoding: Decoding | BandDecoding, space: Space) -> Decodin
         space: space of the inputs.
     """
     if space.has_bands:
-        outside, missing = decoding.outside, BandDecoding().missing
         if isinstance(decoding, BandDecoding):
-            same = decoding._replace(bands=space.channels, space=space)
-            return same if decoding.missing == missing else same._replace(missing=missing)
-        return BandDecoding.of_space(space, outside=outside)
+            return decoding._replace(bands=space.channels, space=space)
+        return BandDecoding.of_space(space, outside=decoding.outside)
     return decoding if isinstance(decoding, Decoding) else Decoding(outside=decoding.outside)
 
 
@@ -158,7 +156,8 @@ class PairReader:
             image: (C, H, W) in [-1, 1], the whole image.
 
         Returns:
-            The input (C', h, w), uint8 if that loses nothing; and remarks about it.
+            The input (C', h, w), uint8 if that loses nothing, with missing numbers filled; and
+            remarks about it.
 
         Raises:
             DataError: naming the image, if it has no input, or one that is damaged, of another size
@@ -167,7 +166,7 @@ class PairReader:
         name, inputs = self.source.name(index), self.partners.source
         other = self.partners.index_of(index, name)
         partner_name = inputs.name(other)
-        partner, remarks = self.decoding.load(
+        partner, remarks, _ = self.decoding.load(
             inputs.read(other), partner_name, inputs.number_in_file(other)
         )
         scale = scale_of(image, partner, name, partner_name)

@@ -1,6 +1,6 @@
 """How training images are decoded, and what is remarked about them.
 
-Shapes: H and W pixels.
+Shapes: C channels, H and W pixels.
 """
 
 from __future__ import annotations
@@ -24,10 +24,25 @@ LEFT_OUT = "too small, left out"
 ENLARGED = "too small, enlarged"
 TRUNCATED = "truncated, kept"
 CLIPPED = "with values outside the range, which are clipped"
+MASKED = "with missing values, which are left out of the loss"
 
 
 class TooSmallError(DataError):
     """An image is smaller than the stage, which is no damage."""
+
+
+class DecodedImage(NamedTuple):
+    """An image for training.
+
+    Attributes:
+        image: (C, H, W) in [-1, 1]; uint8 if that loses nothing.
+        remarks: remarks about how it was read.
+        known: (C, H, W) bool, False at missing values, which are filled; None if none is missing.
+    """
+
+    image: Tensor
+    remarks: tuple[Remark, ...] = ()
+    known: Tensor | None = None
 
 
 class Decoding(NamedTuple):
@@ -63,14 +78,14 @@ class Decoding(NamedTuple):
                 f"{name}: its end is missing; truncated=keep reads it as far as it goes."
             ) from error
 
-    def load(self, data: bytes, name: str, number: int) -> tuple[Tensor, tuple[Remark, ...]]:
+    def load(self, data: bytes, name: str, number: int) -> DecodedImage:
         """The first image of a file, (3, H, W) in [-1, 1], and remarks about it.
 
         Raises:
             DataError: as `picture` and `image`.
         """
         picture = self.picture(data, name)
-        return self.image(picture, name), self.remarks(picture, name)
+        return DecodedImage(self.image(picture, name), self.remarks(picture, name))
 
     def image(self, picture: Picture, name: str) -> Tensor:
         """Convert a decoded file to (3, H, W) float32 in [-1, 1], in sRGB and laid on white.

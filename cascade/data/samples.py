@@ -22,6 +22,7 @@ class TrainingSample(NamedTuple):
         seed: whole number from which all random draws for the image come.
         broken: unusable images that this one replaces, as `name: reason`.
         remarks: remarks about the image, and about those that were left out before it.
+        known: (C, H, W) bool, False at values that the loss leaves out; None if it counts all.
     """
 
     image: Tensor
@@ -29,6 +30,7 @@ class TrainingSample(NamedTuple):
     seed: int
     broken: tuple[str, ...] = ()
     remarks: tuple[Remark, ...] = ()
+    known: Tensor | None = None
 
 
 class SizedImage(NamedTuple):
@@ -39,11 +41,13 @@ class SizedImage(NamedTuple):
         smaller: conditioning images made from it, by condition name, each (C', h, w); uint8 if
             that loses nothing.
         remarks: remarks about how the image was read.
+        known: (C, H, W) bool, False at values that depend on missing ones; None if none does.
     """
 
     image: Tensor
     smaller: dict[str, Tensor]
     remarks: tuple[Remark, ...] = ()
+    known: Tensor | None = None
 
     @property
     def size(self) -> Size:
@@ -53,7 +57,8 @@ class SizedImage(NamedTuple):
     @property
     def bytes(self) -> int:
         """Memory of all images in bytes."""
-        return self.image.nbytes + sum(each.nbytes for each in self.smaller.values())
+        masks = [] if self.known is None else [self.known]
+        return sum(each.nbytes for each in (self.image, *self.smaller.values(), *masks))
 
 
 class UsableImage(NamedTuple):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,22 +22,25 @@ from torch.utils.data import Dataset
 
 from cascade.conditioning.batch import Remark
 from cascade.contract import Contract
-from cascade.data.augmentation import Augmentation, Axis, middle_cut
-from cascade.data.band_decoding import BandDecoding
+from cascade.data.augmentation import Augmentation, Axis, Cut, middle_cut
+from cascade.data.band_decoding import BandDecoding, Missing
 from cascade.data.broken import BrokenImages, listed_by
 from cascade.data.fitting import (
     as_float,
     check_covers,
     check_readable,
     compact,
+    fit_known,
     fit_tensor,
     rounded,
 )
 from cascade.data.generated_images import GeneratedImages
+from cascade.data.masking import check_masks
 from cascade.data.pairs import PairReader, check_pairs
 from cascade.data.preparation import (
     ENLARGED,
     LEFT_OUT,
+    DecodedImage,
     Decoding,
     Outside,
     TooSmall,
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from cascade.data.encoded_images import EncodedImages
 
 FIXED_SEED = 0
+MOST_REDRAWS = 32  # of a crop; where known values are rarer, its loss is 0
 
 
 class TrainingImages(Dataset[TrainingSample]):
@@ -74,6 +78,9 @@ class TrainingImages(Dataset[TrainingSample]):
         outside: what happens to numbers outside of the range.
         nodata: for bands, the number that stands for a missing one; see `BandDecoding`.
         axis: for bands, the axis of a volume along which it is cut into slices.
+        missing: for bands, what happens to images with missing numbers: `refuse` counts them as
+            broken; `mask` fills them, and the loss leaves them out, which not every objective can.
+            A crop without any known number is drawn again, up to 32 times.
         seed: the run's seed.
         cache_mib: memory in MiB for decoded images, in each data worker.
         generated: images by the previous stage, which some of the samples use; None for no such
@@ -86,8 +93,8 @@ class TrainingImages(Dataset[TrainingSample]):
         max_shift_px: for pairs, the largest shift between both images; see `PairReader`.
 
     Raises:
-        DataError: if the crop or the rotation does not fit, or the first tensors of a data set do
-            not.
+        DataError: if the crop or the rotation does not fit, the first tensors of a data set do
+            not, or missing numbers cannot be masked.
     """
 
     def __init__(
@@ -104,6 +111,7 @@ class TrainingImages(Dataset[TrainingSample]):
         outside: Outside = "clip",
         nodata: float | None = None,
         axis: int = 2,
+        missing: Missing = "refuse",
         seed: int = 0,
         cache_mib: int = 1024,
         generated: GeneratedImages | None = None,
@@ -121,14 +129,15 @@ class TrainingImages(Dataset[TrainingSample]):
             encoded.check(contract.space, self.source)
         elif not isinstance(self.source, TensorSource):
             check_readable(contract.space)
-        elif range is not None or truncated != "refuse":
+        elif range is not None or truncated != "refuse" or missing != "refuse":
             raise DataError(
-                "range and truncated are for image files; scale the tensors in the data set."
+                "range, truncated and missing are for image files; scale the tensors in the data "
+                "set."
             )
         self.decoding: Decoding | BandDecoding = Decoding(range, truncated, outside)
         if contract.space.has_bands:
             self.decoding = BandDecoding.of_space(
-                contract.space, outside=outside, nodata=nodata, axis=axis
+                contract.space, outside=outside, nodata=nodata, axis=axis, missing=missing
             )
         check_pairs(self.source, contract, too_small)
         self.pairs: PairReader | None = None
@@ -138,6 +147,9 @@ class TrainingImages(Dataset[TrainingSample]):
         kinds = [encoded.space.kind] if encoded is not None else []
         kinds += [each.space.kind for each in self.embedded.values()]
         self.augmentation.check(contract, encoded=kinds[0] if kinds else "")
+        self.masks_missing = missing == "mask"
+        if self.masks_missing:
+            check_masks(contract)
         self.contract = contract
         self.too_small: TooSmall = too_small
         self.seed = seed
@@ -161,9 +173,7 @@ class TrainingImages(Dataset[TrainingSample]):
             smaller = {**whole.smaller, self.generated.condition: image}
             usable = UsableImage(index, whole._replace(smaller=smaller))
         whole, index = usable.sized, usable.index
-        cut = self.augmentation.draw(
-            whole.size, self.contract.grid_px, derive_seed(seed, "crop"), self._window(whole)
-        )
+        cut = self._cut(whole, seed)
         conditions = {name: as_float(each) for name, each in cut.of_all(whole.smaller).items()}
         conditions |= {name: each.values(index) for name, each in self.embedded.items()}
         return TrainingSample(
@@ -172,7 +182,18 @@ class TrainingImages(Dataset[TrainingSample]):
             seed,
             usable.broken,
             usable.remarks,
+            None if whole.known is None else cut(whole.known),
         )
+
+    def _cut(self, whole: SizedImage, seed: int) -> Cut:
+        """The part of a whole image to use; one without known values is drawn again."""
+        draw = partial(self.augmentation.draw, whole.size, self.contract.grid_px)
+        cut = draw(derive_seed(seed, "crop"), self._window(whole))
+        again = 0
+        while whole.known is not None and again < MOST_REDRAWS and not cut(whole.known).any():
+            again += 1
+            cut = draw(derive_seed(seed, "crop", again), self._window(whole))
+        return cut
 
     def first_usable(self, order: Tensor, place: int) -> UsableImage:
         """Find the first usable image at or after a place of an epoch.
@@ -254,35 +275,34 @@ class TrainingImages(Dataset[TrainingSample]):
             return self._cache[index]
         if index in self._too_small:
             raise TooSmallError(self._too_small[index])
-        whole, remarks = self._whole(index)
+        image, remarks, known = self._whole(index)
         partner: dict[str, Tensor] = {}
         if self.pairs is None:
-            image, remarks = self._fitted(index, whole, remarks)
+            image, remarks, known = self._fitted(index, DecodedImage(image, remarks, known))
         else:
-            image = rounded(whole, self.contract.space)
+            image = rounded(image, self.contract.space)
             partner, more = self._partner(self.pairs, index, as_float(image))
             remarks += more
-        sized = SizedImage(image, self._smaller(as_float(image)) | partner, remarks)
+        sized = SizedImage(image, self._smaller(as_float(image)) | partner, remarks, known)
         if sized.bytes <= self._cache_bytes_left:
             self._cache_bytes_left -= sized.bytes
             self._cache[index] = sized
         return sized
 
-    def _whole(self, index: int) -> tuple[Tensor, tuple[Remark, ...]]:
-        """An image as it is stored (C, h, w) in [-1, 1], and remarks about it."""
+    def _whole(self, index: int) -> DecodedImage:
+        """An image as it is stored (C, h, w) in [-1, 1]."""
         if isinstance(self.source, TensorSource):
-            return self.source.image(index), ()
+            return DecodedImage(self.source.image(index))
         name, number = self.source.name(index), self.source.number_in_file(index)
         return self.decoding.load(self.source.read(index), name, number)
 
-    def _fitted(
-        self, index: int, image: Tensor, remarks: tuple[Remark, ...]
-    ) -> tuple[Tensor, tuple[Remark, ...]]:
+    def _fitted(self, index: int, decoded: DecodedImage) -> DecodedImage:
         """An image at the stage's size (C, H, W); colour from files is rounded to 8 bits."""
         name, space = self.source.name(index), self.contract.space
         is_tensor = isinstance(self.source, TensorSource)
+        image, remarks, known = decoded
         if space.kind == "embeddings":
-            return image, remarks
+            return decoded
         try:
             fitted = fit_tensor(image, space, name)
         except TooSmallError as error:
@@ -291,7 +311,11 @@ class TrainingImages(Dataset[TrainingSample]):
                 raise
             fitted = fit_tensor(image, space, name, enlarge=True)
             remarks = (*remarks, Remark(ENLARGED, str(error)))
-        return compact(fitted) if is_tensor else rounded(fitted, space), remarks
+        if known is not None:
+            known = fit_known(known, space, name)
+        return DecodedImage(
+            compact(fitted) if is_tensor else rounded(fitted, space), remarks, known
+        )
 
     def _partner(
         self, pairs: PairReader, index: int, image: Tensor
@@ -317,7 +341,8 @@ class TrainingImages(Dataset[TrainingSample]):
         """
         whole = self.sized(index)
         cut = middle_cut(whole.size, self._window(whole), self.contract.grid_px)
-        return SizedImage(cut(whole.image), cut.of_all(whole.smaller), whole.remarks)
+        known = None if whole.known is None else cut(whole.known)
+        return SizedImage(cut(whole.image), cut.of_all(whole.smaller), whole.remarks, known)
 
     def _smaller(self, image: Tensor) -> dict[str, Tensor]:
         """The conditioning images of a whole image (C, H, W), by condition name."""

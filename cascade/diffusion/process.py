@@ -247,11 +247,12 @@ class NoiseProcess:
             x_t: noisy images (B, C, H, W).
             eps: the noise in them (B, C, H, W).
             t: (B,) timesteps.
-            counted: (B, 1, H, W), 1 at pixels that count and 0 at others; None for all.
+            counted: (B, C or 1, H, W), 1 at values that count and 0 at others; None for all.
 
         Returns:
-            (B,) weighted mean squared errors, plus the variational term for learned variances
-            (Nichol & Dhariwal 2021, eq. 16, lambda 0.001), whose gradient does not reach the mean.
+            (B,) weighted mean squared errors over the values that count, plus the variational term
+            for learned variances (Nichol & Dhariwal 2021, eq. 16, lambda 0.001), whose gradient
+            does not reach the mean; 0 for an image of which no value counts.
         """
         prediction, variance = self.split(output.float())
         error = (prediction - self.target(x0, eps, t)) ** 2
@@ -266,7 +267,8 @@ class NoiseProcess:
 
 
 def _mean(values: Tensor, counted: Tensor | None) -> Tensor:
-    """The mean (B,) of values (B, C, H, W) at the pixels that count; see `NoiseProcess.loss`."""
+    """The mean (B,) of values (B, C, H, W) that count, 0 if none does; see `NoiseProcess.loss`."""
     if counted is not None:
-        values = values * counted / counted.mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)
+        share = counted.mean(dim=(1, 2, 3), keepdim=True)
+        values = values * counted / share.clamp(min=1 / counted[0].numel())
     return values.mean(dim=(1, 2, 3))

@@ -52,6 +52,8 @@ class DataSection(Section):
         outside: values outside the range: `clip` clips and counts them, with `error` such images
             count as broken.
         nodata: for bands: the value that marks missing data, besides NaN and the file's own.
+        missing: for bands: images with missing values: `refuse` counts them as broken, `mask` fills
+            these values and leaves them out of the loss.
         axis: for bands: axis of a NIfTI volume along which it is cut into slices.
         too_small: images smaller than the stage: `skip` leaves them out, `enlarge` upscales them,
             `error` stops the run.
@@ -86,6 +88,7 @@ class DataSection(Section):
     percentiles: Pair | None = None
     outside: Literal["clip", "error"] = "clip"
     nodata: Number | None = None
+    missing: Literal["refuse", "mask"] = "refuse"
     axis: Literal[0, 1, 2] = 2
     too_small: Literal["error", "skip", "enlarge"] = "skip"
     truncated: Literal["refuse", "keep"] = "refuse"

@@ -21,19 +21,26 @@ BAND_LEVELS = 2**16  # to which bands are rounded for PSNR and SSIM
 MOST_PSNR_DB = 100.0  # in place of infinity
 
 
-def psnr(images: Tensor, truth: Tensor, levels: int | None = None) -> Tensor:
+def psnr(
+    images: Tensor, truth: Tensor, levels: int | None = None, known: Tensor | None = None
+) -> Tensor:
     """Peak signal-to-noise ratio over all channels.
 
     Args:
         images: (B, C, H, W) in [-1, 1], results.
         truth: (B, C, H, W) in [-1, 1], their originals.
         levels: number of values to which both are rounded; None for the 256 of 8 bits.
+        known: (B, C, H, W) bool, False at values to leave out, with some True in each image; None
+            for all values.
 
     Returns:
         (B,) in dB; infinite for a result that equals its original.
     """
-    from_truth = (_levels(images, levels) - _levels(truth, levels)).square().flatten(1).mean(dim=1)
-    return 10 * torch.log10(255**2 / from_truth)
+    from_truth = (_levels(images, levels) - _levels(truth, levels)).square().flatten(1)
+    if known is None:
+        return 10 * torch.log10(255**2 / from_truth.mean(dim=1))
+    counted = known.flatten(1)
+    return 10 * torch.log10(255**2 * counted.sum(dim=1) / (from_truth * counted).sum(dim=1))
 
 
 def ssim(images: Tensor, truth: Tensor, levels: int | None = None) -> Tensor:

@@ -39,7 +39,7 @@ class ColourDrift:
     spread: tuple[float, ...]
 
 
-def colour_drift(samples: Tensor, truth: Tensor) -> ColourDrift:
+def colour_drift(samples: Tensor, truth: Tensor, known: Tensor | None = None) -> ColourDrift:
     """Compare the colours of all pixels of the samples with those of all pixels of the truth.
 
     Args:
@@ -47,10 +47,12 @@ def colour_drift(samples: Tensor, truth: Tensor) -> ColourDrift:
         truth: (B', C, H', W') in [-1, 1]. For a stage that takes an image, the pictures that its
             inputs were made from. For a base stage, training images with the same labels; they are
             other pictures, so part of the drift is chance: look at how it changes, not at its size.
+        known: (B', C, H', W') bool, False at values of the truth to leave out, and of the samples
+            too if they have its shape; None for none. A channel without any other value gets NaN.
     """
-    ours, theirs = (_by_channel(images) for images in (samples, truth))
-    mean = (ours.mean(dim=1) - theirs.mean(dim=1)) * UNITS_8_BIT
-    spread = (_spread(ours) - _spread(theirs)) * UNITS_8_BIT
+    ours = _moments(samples, known if samples.shape == truth.shape else None)
+    theirs = _moments(truth, known)
+    mean, spread = ((a - b) * UNITS_8_BIT for a, b in zip(ours, theirs, strict=True))
     return ColourDrift(tuple(mean.tolist()), tuple(spread.tolist()))
 
 
@@ -98,28 +100,46 @@ def measure(
         precision: arithmetic of the network: `fp32`, `bf16` or `auto`.
 
     Returns:
-        Values by name: the conditions' deviations, such as `low_res_consistency`;
-        for pixels `colour_mean_red` and so on, and `colour_spread_red` and so on; and for a
-        diffusion stage that is no student `loss_at_log_snr_+7` to `loss_at_log_snr_-7`.
+        Values by name, which leave out missing ones: the conditions' deviations, such as
+        `low_res_consistency`; for pixels `colour_mean_red` and so on, and `colour_spread_red` and
+        so on; and for a diffusion stage that is no student `loss_at_log_snr_+7` to
+        `loss_at_log_snr_-7`.
     """
     values = {}
     for each in stage.conditions:
-        values |= each.deviation(samples, each.input_of(batch, stage.space), stage.space)
+        value = each.input_of(batch, stage.space)
+        values |= each.deviation(samples, value, stage.space, batch.known)
     if stage.space.kind == "pixels":
-        drift = colour_drift(samples, batch.images)
-        names = CHANNELS if len(drift.mean) == len(CHANNELS) else range(len(drift.mean))
-        values |= {f"colour_mean_{name}": v for name, v in zip(names, drift.mean, strict=True)}
-        values |= {f"colour_spread_{name}": v for name, v in zip(names, drift.spread, strict=True)}
+        values |= _drift_values(samples, batch)
     if not isinstance(stage, DiffusionStage) or stage.contract.student is not None:
         return values
     losses = loss_by_noise_level(stage, batch, precision=precision)
     return values | {level_name(level): float(each.mean()) for level, each in losses.items()}
 
 
+def _drift_values(samples: Tensor, batch: Batch) -> dict[str, float]:
+    """The drift of each channel by name; channels of which nothing is known have none."""
+    drift = colour_drift(samples, batch.images, batch.known)
+    count = len(drift.mean)
+    names = CHANNELS if count == len(CHANNELS) else range(count)
+    known = batch.known
+    seen = [c for c in range(count) if known is None or known[:, c].any()]
+    means = {f"colour_mean_{names[c]}": drift.mean[c] for c in seen}
+    return means | {f"colour_spread_{names[c]}": drift.spread[c] for c in seen}
+
+
+def _moments(images: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (C,) of the known values of each channel."""
+    pixels = _by_channel(images)
+    if known is None:
+        return pixels.mean(dim=1), pixels.std(dim=1, correction=0)
+    weight = _by_channel(known)
+    weight = weight / weight.sum(dim=1, keepdim=True)
+    mean = (weight * pixels).sum(dim=1)
+    variance = (weight * (pixels - mean[:, None]).square()).sum(dim=1)
+    return mean, variance.sqrt()
+
+
 def _by_channel(images: Tensor) -> Tensor:
     """(B, C, H, W) -> (C, B H W) in float64 on the CPU, since not every device has float64."""
     return images.transpose(0, 1).flatten(1).cpu().double()
-
-
-def _spread(pixels: Tensor) -> Tensor:
-    return pixels.std(dim=1, correction=0)

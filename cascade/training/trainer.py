@@ -79,9 +79,10 @@ class Trainer:
             checkpoints of another stage, or only incomplete ones.
         OtherImagesError: if the run in the folder began with other images or labels.
         DataError: if the images do not fit the stage.
-        CascadeError: if the objective does not fit the stage, settings exclude each other, the run
-            in the folder began with other settings, a tracker is not installed, the device cannot
-            be used, or the processes of the run found different images or checkpoints.
+        CascadeError: if the objective does not fit the stage or counts missing values that are
+            masked, settings exclude each other, the run in the folder began with other settings, a
+            tracker is not installed, the device cannot be used, or the processes of the run found
+            different images or checkpoints.
     """
 
     def __init__(
@@ -106,6 +107,8 @@ class Trainer:
             stage.check_settings(stage.sampling)
             self.objective = objective or make_objective(settings.objective)
             self.objective.check(stage)
+            if images.masks_missing:
+                self.objective.check_leaves_out_missing()
             self.identity = run_identity(settings, stage, images, self.objective.identity())
             self._check_share()
             self.sharded = asks_for_sharding() and self.accelerator.num_processes > 1

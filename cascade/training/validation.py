@@ -91,6 +91,7 @@ class Validation:
 
     Raises:
         DataError: if the held-out images were read for another stage.
+        ContractError: if their missing values are masked, and the objective counts all values.
     """
 
     def __init__(
@@ -110,6 +111,8 @@ class Validation:
                 f"the validation images were read as {images.contract.space}, the training images "
                 f"as {training.contract.space}; read both for the same stage."
             )
+        if images.masks_missing:
+            objective.check_leaves_out_missing()
         self.out = out
         self.images, self.training = images.fixed(), training.fixed()
         self.objective = objective
@@ -275,6 +278,7 @@ class Validation:
             images.augmentation,
             self._count,
             "bf16" if uses_bf16(self.accelerator.device, precision) else "fp32",
+            *(["mask"] if images.masks_missing else []),
         )
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 

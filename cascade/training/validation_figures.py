@@ -68,26 +68,36 @@ def task_figures(stage: Stage, batch: Batch, *, precision: Precision = "fp32") -
         precision: arithmetic of the network: `fp32`, `bf16` or `auto`.
 
     Returns:
-        Values (B,) float64: `psnr` in dB, `ssim` if torchmetrics is installed and the images are
-        large enough for it, and the deviations of conditions, such as `low_res_consistency`.
+        Values of each image, float64: `psnr` in dB, `ssim` if torchmetrics is installed and the
+        images are large enough for it, and the deviations of conditions, such as
+        `low_res_consistency`. They leave out missing values; images with any have no `ssim`.
     """
     samples = draw_samples(stage, batch, precision=precision).to(batch.images)
     levels = BAND_LEVELS if stage.space.has_bands else None
-    figures = {"psnr": psnr(samples, batch.images, levels).clamp(max=MOST_PSNR_DB)}
-    if importlib.util.find_spec("torchmetrics") and min(samples.shape[-2:]) >= SSIM_WINDOW_PX:
-        figures["ssim"] = ssim(samples, batch.images, levels)
+    known = torch.ones_like(samples, dtype=torch.bool) if batch.known is None else batch.known
+    some, whole = (of(known.flatten(1), dim=1) for of in (torch.any, torch.all))
+    masks = None if batch.known is None else known[some]
+    psnrs = psnr(samples[some], batch.images[some], levels, masks)
+    figures = {"psnr": psnrs.clamp(max=MOST_PSNR_DB)}
+    is_large = min(samples.shape[-2:]) >= SSIM_WINDOW_PX
+    if importlib.util.find_spec("torchmetrics") and is_large and whole.any():
+        figures["ssim"] = ssim(samples[whole], batch.images[whole], levels)
     return {name: each.cpu().double() for name, each in figures.items()} | _deviations(
         stage, batch, samples
     )
 
 
 def _deviations(stage: Stage, batch: Batch, samples: Tensor) -> dict[str, Tensor]:
-    """The deviations (B,) that the conditions of a stage measure, by name."""
+    """The deviations that the conditions of a stage measure, by name: one of each image.
+
+    An image of which nothing is known has none.
+    """
     values: dict[str, list[float]] = {}
     for place, one in enumerate(batch.parts(len(batch))):
         sample = samples[place : place + 1]
         for each in stage.conditions:
-            deviation = each.deviation(sample, each.input_of(one, stage.space), stage.space)
+            value = each.input_of(one, stage.space)
+            deviation = each.deviation(sample, value, stage.space, one.known)
             for name, value in deviation.items():
                 values.setdefault(name, []).append(value)
     return {name: torch.tensor(each, dtype=torch.float64) for name, each in values.items()}

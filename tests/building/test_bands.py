@@ -11,9 +11,13 @@ import tifffile
 from cascade.building import spaces
 from cascade.building.data_preview import preview_data
 from cascade.building.pipelines import check_recipe
+from cascade.building.residual_size import measured_residual
 from cascade.building.spaces import colour_range, space_of
 from cascade.building.training import build_trainer
+from cascade.conditioning.low_resolution import LowResolution
+from cascade.data.sources import open_source
 from cascade.errors import CascadeError, RecipeError
+from cascade.imaging.rasters.layout import Layout
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
 from cascade.stage_kinds import load_stage
@@ -136,3 +140,60 @@ def test_a_preview_reads_the_bands_and_names_what_does_not_fit(tiles):
     assert any("2 bands of uint16" in line for line in findings.facts)
     findings = preview_data(recipe_of(f"data.path={tiles}", "space.channels=5"))
     assert "has 2 bands, but the stage takes 5 bands" in findings.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            "space.channels=3",
+            "key 'data.missing': missing=mask is for bands, but the stage",
+        ),
+        (
+            "data.range=[0,10] student.steps=2 sampling.steps=2 train.objective=consistency",
+            "key 'data.missing': .* as denoising does, but consistency counts all",
+        ),
+    ],
+)
+def test_stages_that_count_all_values_refuse_to_mask_missing_ones(overrides, words):
+    with pytest.raises(RecipeError, match=words):
+        check_recipe(recipe_of("data.missing=mask", *overrides.split()))
+
+
+def test_a_preview_counts_images_with_missing_values_as_training_will(tiles):
+    values = tifffile.imread(tiles / "1.tif").astype(np.float32)
+    values[0, :4] = np.nan
+    options = {"planarconfig": "separate", "photometric": "minisblack"}
+    tifffile.imwrite(tiles / "1.tif", values, **options)
+    tifffile.imwrite(tiles / "2.tif", np.full((2, 16, 16), np.nan, np.float32), **options)
+    recipe = recipe_of(f"data.path={tiles}", "data.range=[0,5000]")
+    (broken,) = preview_data(recipe).warnings
+    assert "broken images: 2 of 3" in broken
+    assert "or train with data.missing=mask" in broken
+    recipe = recipe_of(f"data.path={tiles}", "data.range=[0,5000]", "data.missing=mask")
+    findings = preview_data(recipe)
+    assert findings.errors == []
+    broken, missing = findings.warnings
+    assert "broken images: 1 of 3" in broken
+    assert "2.tif: 100 % of its values are NaN or nodata, so that nothing can be" in broken
+    assert "--bands 2 --missing mask lists them all" in broken
+    assert "1 image with NaN or nodata: up to 12.5 % of an image" in missing
+
+
+def test_the_residual_is_measured_where_values_are_known(tmp_path):
+    values = np.zeros((2, 16, 16), np.float32)
+    values[0, ::2, ::2] = 400  # half of the range, beside 0
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "marked").mkdir()
+    np.save(tmp_path / "whole" / "a.npy", values)
+    np.save(tmp_path / "marked" / "a.npy", np.concatenate([values[:1], values[1:] * np.nan]))
+    condition, residuals = LowResolution(size_px=8, quantised=False), []
+    for name, missing in (("whole", "refuse"), ("marked", "mask")):
+        recipe = recipe_of(
+            f"data.path={tmp_path / name}", "space.range=[0,800]", f"data.missing={missing}"
+        )
+        source = open_source(recipe.data.path, layout=Layout(2))
+        measured = measured_residual(recipe, source, (condition,), 1)
+        assert measured is not None
+        residuals.append(measured[0])
+    assert residuals[1] == pytest.approx(residuals[0] * 2**0.5, rel=1e-4)  # the first band alone

@@ -204,7 +204,12 @@ def test_images_with_missing_numbers_are_named_when_shards_are_built(command, tm
     manifest = json.loads((tmp_path / "shards" / "manifest.json").read_text())
     assert manifest["missing"] == {str(folder / f"{n}.npy"): n / 64 for n in range(1, 5)}
     checked = command("data", "check", tmp_path / "shards" / "train-*.tar", "--bands", 1)
+    assert checked.code == 1
     assert checked.out.count("of its values are NaN or nodata") == 4
+    assert "unless data.missing=mask leaves these areas out of the loss" in done.err
+    masked = command("data", "check", *arguments[2:], "--missing", "mask")
+    assert masked.code == 0
+    assert "4 images with NaN or nodata: up to 6.2 % of an image" in masked.out
 
 
 @pytest.mark.parametrize(
@@ -212,6 +217,7 @@ def test_images_with_missing_numbers_are_named_when_shards_are_built(command, tm
     [
         (("--axis", 1), "--axis needs --bands"),
         (("--nodata", 0), "--nodata needs --bands"),
+        (("--missing", "mask"), "--missing needs --bands"),
         (("--bands", 2, "--range", 0, 9), "--range cannot be used with --bands"),
     ],
 )

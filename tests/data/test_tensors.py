@@ -120,9 +120,9 @@ def test_a_label_that_does_not_fit_is_refused(label, words):
         TensorSource([(images(1)[0], label)], LABELLED)
 
 
-@pytest.mark.parametrize("option", [{"range": (0, 99)}, {"truncated": "keep"}])
+@pytest.mark.parametrize("option", [{"range": (0, 99)}, {"truncated": "keep"}, {"missing": "mask"}])
 def test_options_for_image_files_are_refused_for_tensors(option):
-    with pytest.raises(DataError, match="range and truncated are for image files"):
+    with pytest.raises(DataError, match="range, truncated and missing are for image files"):
         TrainingImages(list(images()), PLAIN, **option)
 
 

@@ -80,6 +80,28 @@ def test_a_stage_that_is_off_by_a_constant_drifts_by_that_constant(upsampler, ba
     assert values["low_res_consistency"] == pytest.approx(units**2, rel=1e-3)
 
 
+def test_missing_values_are_in_no_meter(upsampler, batch):
+    known = torch.ones_like(batch.images, dtype=torch.bool)
+    known[0, 1, :9, :20] = False
+    known[2, :, 16:] = False
+    known[:, 2] = False
+    lost = torch.where(known, batch.images, 0.9)
+    stage = knowing(upsampler, batch.images + 4 * UNIT)
+    samples = draw_samples(stage, batch, precision="fp32")
+    values = measure(stage, replace(batch, images=lost, known=known), samples)
+    assert values["colour_mean_red"] == pytest.approx(4, abs=1e-3)
+    assert values["colour_mean_green"] == pytest.approx(4, abs=1e-3)
+    assert values["colour_spread_green"] == pytest.approx(0, abs=1e-3)
+    assert "colour_mean_blue" not in values  # of which nothing is known
+    assert values["low_res_consistency"] == pytest.approx(16, rel=1e-3)
+    wrong = torch.where(known, samples, -0.9)
+    again = measure(stage, replace(batch, images=lost, known=known), wrong)
+    assert again == pytest.approx(values, rel=1e-3, abs=1e-3)
+    assert measure(stage, replace(batch, images=lost), wrong)["low_res_consistency"] > 100
+    weight = {name: each for name, each in values.items() if "log_snr" in name}
+    assert list(weight.values()) == pytest.approx([(4 * UNIT) ** 2] * 8, rel=1e-3)
+
+
 def test_drift_is_told_by_channel_and_spread_by_its_own_scale(batch):
     truth = batch.images
     scale = torch.tensor([1.0, 0.5, 1.25]).view(1, 3, 1, 1)

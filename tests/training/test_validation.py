@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -29,6 +30,7 @@ from cascade.space import Space
 from cascade.stage_kinds import load_stage
 from cascade.training import validation as module
 from cascade.training.best_stage import read_best
+from cascade.training.grids import draw_samples
 from cascade.training.meters import LOG_SNRS, level_name
 from cascade.training.objectives.autoencoding import Autoencoding
 from cascade.training.objectives.consistency import Consistency
@@ -375,6 +377,28 @@ def test_every_image_has_its_own_figures_whatever_its_batch(name, request, low_r
         assert figures.keys() == alone.keys()
         for figure, each in figures.items():
             assert float(alone[figure]) == pytest.approx(float(each[1]), rel=1e-3, abs=1e-6), figure
+
+
+def test_figures_of_held_out_images_leave_out_what_is_missing(upsampler, low_res, labels):
+    images = torch.nn.functional.interpolate(low_res[:3], size=(32, 32))
+    batch = Batch(images=images, seeds=(1, 2, 3), conditions={"labels": labels[:3]})
+    known = torch.ones_like(images, dtype=torch.bool)
+    known[0, :, 20:] = False
+    known[1] = False
+    masked = replace(batch, known=known)
+    samples = draw_samples(upsampler, batch, precision="fp32")
+    plain, figures = task_figures(upsampler, batch), task_figures(upsampler, masked)
+    ours, theirs = ((each[:1, :, :20] + 1) * 127.5 for each in (samples, images))
+    square = float((ours.clamp(0, 255).round() - theirs.round()).square().mean())
+    assert figures["psnr"].tolist() == pytest.approx(
+        [10 * math.log10(255**2 / square), float(plain["psnr"][2])], rel=1e-5
+    )
+    assert figures["ssim"].tolist() == plain["ssim"][2:].tolist()
+    assert len(figures["low_res_consistency"]) == 2
+    assert figures["low_res_consistency"][1] == plain["low_res_consistency"][2]
+    assert losses(upsampler, Denoising(), masked)[1] == 0
+    levels = losses_by_level(upsampler, masked)
+    assert all(each[1] == 0 and each[0] > 0 for each in levels.values())
 
 
 def test_restored_images_are_compared_with_the_originals(low_res):

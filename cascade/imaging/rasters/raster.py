@@ -75,6 +75,14 @@ class Raster:
             missing |= np.equal(values, nodata)  # no whole number equals one out of its reach
         return missing
 
+    def filled_rows(self, rows: slice) -> Tensor:
+        """Some rows (C, rows, W) float32, in which missing numbers come from their neighbours."""
+        values = torch.from_numpy(self.values[:, rows].astype(np.float32))
+        missing = self.missing_rows(rows)
+        if not missing.any():
+            return values
+        return torch.stack([_filled(*each) for each in zip(values, missing, strict=True)])
+
     def with_nodata(self, number: float | None) -> Raster:
         """The image in which a number stands for a missing one, besides what its file says.
 
@@ -112,12 +120,8 @@ class Raster:
         result = torch.from_numpy(new_array(self.values.shape, np.float32))
         for rows in row_slices(self.values.shape):
             around = slice(max(0, rows.start - FILLED_PX), rows.stop + FILLED_PX)
-            values = torch.from_numpy(self.values[:, around].astype(np.float32))
-            missing = self.missing_rows(around)
-            if missing.any():
-                values = torch.stack([_filled(*each) for each in zip(values, missing, strict=True)])
             inner = slice(rows.start - around.start, rows.stop - around.start)
-            unit = space.to_unit(values[:, inner])
+            unit = space.to_unit(self.filled_rows(around)[:, inner])
             result[:, rows] = unit.clamp_(-1, 1) if clip else unit
             release_pages()
         return result

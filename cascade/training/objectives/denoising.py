@@ -9,7 +9,7 @@ from typing import final
 
 from torch import Tensor
 
-from cascade.conditioning.assembling import counted_pixels, training_signals
+from cascade.conditioning.assembling import counted_values, training_signals
 from cascade.conditioning.batch import Batch
 from cascade.diffusion.noise import SeededNoise
 from cascade.diffusion_stage import DiffusionStage
@@ -31,6 +31,10 @@ class Denoising(Objective):
                 "consistency."
             )
 
+    @property
+    def leaves_out_missing(self) -> bool:
+        return True
+
     def loss(self, stage: Stage, batch: Batch) -> Tensor:
         assert isinstance(stage, DiffusionStage)
         noise = SeededNoise(batch.seeds, "train", device=batch.images.device)
@@ -47,5 +51,5 @@ class Denoising(Objective):
         signals = training_signals(stage.conditions, batch, stage.space)
         x_t = stage.process.schedule.add_noise(x0, eps, t)
         output = stage.predict(x_t, t, signals)
-        counted = counted_pixels(stage.conditions, signals)
+        counted = counted_values(stage.conditions, batch, signals)
         return stage.process.loss(output, x0, x_t, eps, t, counted=counted)

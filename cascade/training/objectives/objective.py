@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cascade.conditioning.batch import Batch
 from cascade.data.training_images import TrainingImages
 from cascade.devices import Precision
+from cascade.errors import ContractError
 from cascade.stage import Stage
 
 
@@ -46,6 +47,24 @@ class Objective(ABC):
         as it is.
         """
         return None
+
+    @property
+    def leaves_out_missing(self) -> bool:
+        """Whether the loss leaves out what `Batch.known` says is missing; most count all values."""
+        return False
+
+    def check_leaves_out_missing(self) -> None:
+        """Check that it can train on images whose missing values are masked.
+
+        Raises:
+            ContractError: if its loss counts all values.
+        """
+        if not self.leaves_out_missing:
+            raise ContractError(
+                f"missing=mask needs an objective that leaves values out of its loss, as denoising "
+                f"does, but {type(self).__name__.lower()} counts all; use missing=refuse, and crop "
+                "or fill such areas."
+            )
 
     def set_progress(self, share: float) -> None:  # noqa: B027  most objectives do not change
         """Note which share of the run, in [0, 1), was trained before the next loss.
