@@ -23,7 +23,6 @@ from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
 from cascade.recipe.sections import PipelineRecipe, PipelineStageSection, StageRecipe
 from cascade.restoration.expected_error import ExpectedError, load_expected_error
 from cascade.sampling.settings import SamplingSettings
-from cascade.saving.chain_folder import STAGES, saved_contracts, saved_sampling
 from cascade.saving.differences import differences
 from cascade.saving.pipelines import has_weights
 from cascade.stage import Stage
@@ -60,39 +59,25 @@ def check_recipe(recipe: StageRecipe | PipelineRecipe, path: Path | None = None)
     return [*lines, f"{recipe.name}: the stages fit together"]
 
 
-def sampling_of(recipe: PipelineRecipe, path: Path, *, saved: bool) -> dict[str, dict[str, Any]]:
-    """The settings that each stage of a pipeline reads, with their values.
+def recipe_sampling(recipe: PipelineRecipe, path: Path) -> dict[str, dict[str, Any]]:
+    """The settings that each stage of a pipeline reads by its recipe, with their values.
 
     Args:
         recipe: the recipe of the pipeline.
         path: the recipe's file.
-        saved: whether to read them from the stages that are saved beside the file, where `sweep`
-            may have changed them; from the recipes otherwise.
 
     Returns:
         Plain values by stage; none for a stage that does not sample in steps.
 
     Raises:
-        CascadeError: if a saved stage is damaged, or the stage of a recipe cannot be built.
+        CascadeError: if the stage of a recipe cannot be built.
     """
-    settings: dict[str, SamplingSettings | None]
-    if saved:
-        folder = path.parent / STAGES
-        settings, contracts = saved_sampling(folder), saved_contracts(folder)
-    else:
-        stages = [
-            _checked_stage(each, number, path)[1] for number, each in enumerate(recipe.stages)
-        ]
-        names = [section.name for section in recipe.stages]
-        settings = {
-            name: stage.sampling if stage.has_settings else None
-            for name, stage in zip(names, stages, strict=True)
-        }
-        contracts = [stage.contract for stage in stages]
-    return {
-        name: {} if each is None else settings_read(contract, each)
-        for (name, each), contract in zip(settings.items(), contracts, strict=True)
-    }
+    settings = {}
+    for number, section in enumerate(recipe.stages):
+        _, stage = _checked_stage(section, number, path)
+        own = settings_read(stage.contract, stage.sampling) if stage.has_settings else {}
+        settings[section.name] = own
+    return settings
 
 
 def _checked_stage(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -22,7 +23,8 @@ def show(
     """Print a recipe in full, with every default and your changes.
 
     For a pipeline, this is its folder, its classes and, for each stage, the sampling settings that
-    it reads. A pipeline with weights keeps them in its stages, where sweep --apply changes them.
+    it reads. A pipeline with weights keeps them in its stages, where sweep --apply changes them; if
+    you change stages, the settings are those of its recipe.
 
     Examples:
 
@@ -54,14 +56,18 @@ def _pipeline(
     recipe: PipelineRecipe, name: str, overrides: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Folder and classes of a pipeline; and its recipe, with the settings that its stages read."""
-    from cascade.building.pipelines import sampling_of
     from cascade.recipe.finding import find_any_recipe
     from cascade.saving.chain_folder import STAGES, saved_contracts
     from cascade.saving.pipelines import has_weights
 
     path = find_any_recipe(name)
     saved = has_weights(path.parent)
-    settings = sampling_of(recipe, path, saved=saved and not overrides)
+    if saved and not any(each.startswith("stages") for each in overrides):
+        settings = _saved_sampling(path.parent / STAGES)
+    else:
+        from cascade.building.pipelines import recipe_sampling  # slow to import
+
+        settings = recipe_sampling(recipe, path)
     stages = [
         {"name": each.name, "recipe": each.recipe, "sampling": settings.get(each.name, {})}
         for each in recipe.stages
@@ -72,6 +78,19 @@ def _pipeline(
     classes = {field: list(names) for each in conditions for field, names in each.classes.items()}
     place = {"folder": str(path.parent), "has_weights": saved, "classes": classes}
     return place, {**values, "stages": stages}
+
+
+def _saved_sampling(folder: Path) -> dict[str, dict[str, Any]]:
+    """The settings that each saved stage reads; none for a stage that takes no steps."""
+    from cascade.chain_settings import settings_read
+    from cascade.saving.chain_folder import saved_contracts, saved_sampling
+
+    return {
+        name: {} if settings is None else settings_read(contract, settings)
+        for (name, settings), contract in zip(
+            saved_sampling(folder).items(), saved_contracts(folder), strict=True
+        )
+    }
 
 
 def _print_yaml(text: str) -> None:
