@@ -294,9 +294,8 @@ def test_inputs_and_settings_that_do_not_fit_are_refused(
 ):
     stage = reconditioned(upsampler, "low_resolution", augmentation_range=(0.0, 0.5))
     given = Inputs({"image": torch.zeros(1, 3, 16, 16), **inputs})
-    settings = SamplingSettings(**values)
     with pytest.raises(ContractError, match=message):
-        stage.run([0], given, run=Run(settings=settings))
+        stage.run([0], given, run=Run(settings=SamplingSettings(**values)))
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from cascade.building.stages import apply_sampling, check_stage
 from cascade.building.trained import StagePlace, find_place
 from cascade.chain import StageChain
-from cascade.chain_settings import settings_read
 from cascade.conditioning.labels import Labels
 from cascade.contract import Contract
 from cascade.errors import ContractError, OutputError, RecipeError, WeightsError, nearest
@@ -57,27 +55,6 @@ def check_recipe(recipe: StageRecipe | PipelineRecipe, path: Path | None = None)
             stage.contract.check_follows(previous[1], name=section.name, previous_name=previous[0])
         previous = (section.name, stage.contract)
     return [*lines, f"{recipe.name}: the stages fit together"]
-
-
-def recipe_sampling(recipe: PipelineRecipe, path: Path) -> dict[str, dict[str, Any]]:
-    """The settings that each stage of a pipeline reads by its recipe, with their values.
-
-    Args:
-        recipe: the recipe of the pipeline.
-        path: the recipe's file.
-
-    Returns:
-        Plain values by stage; none for a stage that does not sample in steps.
-
-    Raises:
-        CascadeError: if the stage of a recipe cannot be built.
-    """
-    settings = {}
-    for number, section in enumerate(recipe.stages):
-        _, stage = _checked_stage(section, number, path)
-        own = settings_read(stage.contract, stage.sampling) if stage.has_settings else {}
-        settings[section.name] = own
-    return settings
 
 
 def _checked_stage(

@@ -196,8 +196,8 @@ def check_values(recipe: StageRecipe, stage: Stage) -> None:
     """
     with fault_in("sampling", _keys(recipe.sampling)):
         stage.check_settings(stage.sampling)
-    objective = build_objective(recipe)
     with fault_in("train.objective"):
+        objective = build_objective(recipe)
         objective.check(stage)
     if recipe.data.missing == "mask":
         with fault_in("data.missing", errors=(ContractError, DataError)):

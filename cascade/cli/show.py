@@ -22,9 +22,9 @@ def show(
 ) -> Document | None:
     """Print a recipe in full, with every default and your changes.
 
-    For a pipeline, this is its folder, its classes and, for each stage, the sampling settings that
-    it reads. A pipeline with weights keeps them in its stages, where sweep --apply changes them; if
-    you change stages, the settings are those of its recipe.
+    For a pipeline, this is its folder, its classes and the sampling settings of each stage. A
+    pipeline with weights keeps them in its stages, where sweep --apply changes them. Without
+    weights, or if you change stages, they are those that the recipes state.
 
     Examples:
 
@@ -55,7 +55,7 @@ def show(
 def _pipeline(
     recipe: PipelineRecipe, name: str, overrides: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Folder and classes of a pipeline; and its recipe, with the settings that its stages read."""
+    """Folder and classes of a pipeline; and its recipe, with the settings of its stages."""
     from cascade.recipe.finding import find_any_recipe
     from cascade.saving.chain_folder import STAGES, saved_contracts
     from cascade.saving.pipelines import has_weights
@@ -65,9 +65,7 @@ def _pipeline(
     if saved and not any(each.startswith("stages") for each in overrides):
         settings = _saved_sampling(path.parent / STAGES)
     else:
-        from cascade.building.pipelines import recipe_sampling  # slow to import
-
-        settings = recipe_sampling(recipe, path)
+        settings = _stated_sampling(recipe, path)
     stages = [
         {"name": each.name, "recipe": each.recipe, "sampling": settings.get(each.name, {})}
         for each in recipe.stages
@@ -91,6 +89,19 @@ def _saved_sampling(folder: Path) -> dict[str, dict[str, Any]]:
             saved_sampling(folder).items(), saved_contracts(folder), strict=True
         )
     }
+
+
+def _stated_sampling(recipe: PipelineRecipe, path: Path) -> dict[str, dict[str, Any]]:
+    """The settings that the recipes of a pipeline and of its stages state."""
+    from cascade.recipe.finding import find_recipe
+    from cascade.recipe.reading import load_stage_recipe
+
+    settings = {}
+    for stage in recipe.stages:
+        own = load_stage_recipe(find_recipe(stage.recipe, "stages", beside=path)).sampling
+        stated = [each.model_dump(mode="json", exclude_none=True) for each in (own, stage.sampling)]
+        settings[stage.name] = stated[0] | stated[1]
+    return settings
 
 
 def _print_yaml(text: str) -> None:

@@ -75,6 +75,7 @@ def test_prompt_negative_prompt_and_guidance_are_recorded(generate, tmp_path):
         record = record_of(out / name)
         guidance = [stage["guidance"] for stage in record.pop("stages").values()]
         assert guidance == [3.0, 3.0]
+        assert {"base.guidance", "upsampler.guidance"} <= set(record.pop("changed"))
         assert record == {
             "command": "generate",
             "model": record["model"],

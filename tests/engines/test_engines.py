@@ -249,7 +249,8 @@ def test_files_of_a_user_are_not_replaced_although_they_are_named_as_ours(
 
 @pytest.fixture
 def quick_export(monkeypatch):
-    """Export files without content, which is quick."""
+    """Export files without content, which is quick and needs no package."""
+    monkeypatch.setattr(exporting, "_check_installed", lambda format: None)
     monkeypatch.setattr(exporting, "_export", lambda name, stage, save, file: file.write_text(""))
 
 

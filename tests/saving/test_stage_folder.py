@@ -266,7 +266,7 @@ def test_a_network_that_could_not_be_loaded_again_is_not_saved(tmp_path, monkeyp
     [
         ("process.prediction", None, "process.prediction is None, but a stage would write v"),
         ("schedule.train_steps", None, "schedule.train_steps is None, but a stage would write"),
-        ("process.logit_mean", float("nan"), "process.logit_mean is nan"),
+        ("process.logit_mean", float("nan"), "logit_mean must be a finite number, got nan"),
         ("contract.space.unit", None, "contract.space.unit is None"),
         ("sampling", None, "sampling"),
         ("comment", "mine", "comment is mine, but a stage would write None"),
