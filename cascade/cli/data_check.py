@@ -125,8 +125,8 @@ def check(
         kept = "refuse" if missing is None else missing.value
         of_bands = options.band_decoding(bands, nodata, axis, kept)
     known = None
-    if size is not None and of_bands is not None and missing == "mask" and pairs is None:
-        known = KnownCheck(Space(size_px=size, channels=of_bands.bands))
+    if size is not None and bands is not None and missing == "mask" and pairs is None:
+        known = KnownCheck(Space(size_px=size, channels=bands))
     inputs = input_bands(pairs, pair_bands, of_bands)
     place = pairing(pairs, inputs)
     layout = None if of_bands is None else of_bands.layout
