@@ -13,7 +13,12 @@ from cascade.building.residual_size import (
     residual_text,
     residual_warnings,
 )
-from cascade.building.spaces import decoding_of, pair_check_of, pictures_space
+from cascade.building.spaces import (
+    decoding_of,
+    known_check_of,
+    pair_check_of,
+    pictures_space,
+)
 from cascade.building.stages import build_conditions
 from cascade.building.validation import open_data, overlap_warnings
 from cascade.conditioning.condition import Condition
@@ -126,6 +131,7 @@ def _sample(source: ImageSource, recipe: StageRecipe, count: int) -> DataReport:
         decoding=decoding_of(recipe),
         duplicates=False,
         pairs=pair_check_of(recipe),
+        known=known_check_of(recipe),
     )
 
 
@@ -204,10 +210,10 @@ def _check_broken(
     if not broken:
         return
     examples = " ".join(broken[:NAMED_IMAGES])
-    text = (
-        f"broken images: {len(broken)} of {report.images}: {examples} "
-        f"{source.check_command(*decoding_of(recipe).check_words)} lists them all."
-    )
+    known = known_check_of(recipe)
+    size_px = None if known is None else max(known.space.size)
+    command = source.check_command(*decoding_of(recipe).check_words, size_px=size_px)
+    text = f"broken images: {len(broken)} of {report.images}: {examples} {command} lists them all."
     too_many = len(broken) > allowed_images(len(source), recipe.data.max_broken_share)
     too_many |= len(broken) == report.images
     (findings.errors if too_many else findings.warnings).append(text)

@@ -9,6 +9,7 @@ from typing import Any
 from cascade.conditioning.low_resolution import LowResolution
 from cascade.conditioning.paired_image import PairedImage
 from cascade.data.band_decoding import BandDecoding
+from cascade.data.fitting import KnownCheck
 from cascade.data.joining import Pairing
 from cascade.data.measured_range import measured_ranges
 from cascade.data.pair_report import PairCheck
@@ -123,6 +124,14 @@ def pair_check_of(recipe: StageRecipe) -> PairCheck | None:
     scale = 1 if low is None else space.scale_from(LowResolution(size_px=low.size_px).size)
     decoding = partner_decoding(decoding_of(recipe), inputs_space(recipe))
     return PairCheck(decoding, scale, recipe.data.max_shift_px)
+
+
+def known_check_of(recipe: StageRecipe) -> KnownCheck | None:
+    """What images with missing values must keep; None if none are used, or pairs stay as large."""
+    data = recipe.data
+    if data.missing != "mask" or data.pairs is not None:
+        return None
+    return KnownCheck(pictures_space(recipe), enlarge=data.too_small == "enlarge")
 
 
 def colour_range(recipe: StageRecipe) -> tuple[int, int] | None:

@@ -47,7 +47,8 @@ Missing = Annotated[
     typer.Option(
         "--missing",
         help="With --bands: whether images with missing values are broken, or count as with "
-        "data.missing=mask. Default: refuse.",
+        "data.missing=mask. With --size, images of which nothing is known at that size are broken "
+        "even so. Default: refuse.",
     ),
 ]
 Truncated = Annotated[
@@ -107,10 +108,12 @@ def check(
     from cascade.cli.pairs import checked, input_bands, pairing
     from cascade.cli.progress import TaskProgress
     from cascade.data.checking import check_images
+    from cascade.data.fitting import KnownCheck
     from cascade.data.notes import notes_for
     from cascade.data.overlap import shared_images
     from cascade.data.preparation import Decoding
     from cascade.data.sources import open_source
+    from cascade.space import Space
 
     options.check_band_options(
         bands,
@@ -121,6 +124,9 @@ def check(
     if bands is not None:
         kept = "refuse" if missing is None else missing.value
         of_bands = options.band_decoding(bands, nodata, axis, kept)
+    known = None
+    if size is not None and bands is not None and missing == "mask" and pairs is None:
+        known = KnownCheck(Space(size_px=size, channels=bands))
     inputs = input_bands(pairs, pair_bands, of_bands)
     place = pairing(pairs, inputs)
     layout = None if of_bands is None else of_bands.layout
@@ -134,6 +140,7 @@ def check(
             images,
             size_px=size,
             pairs=checked(pairs, inputs, max_shift_px, value_range, truncated.value),
+            known=known,
             looks=validation is not None,
             all_pages=True,
             progress=progress.update,

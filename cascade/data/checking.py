@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from cascade.data.band_decoding import BandDecoding
 from cascade.data.contents import Contents
 from cascade.data.examination import ExaminedImage, examine
+from cascade.data.fitting import KnownCheck
 from cascade.data.overlap import Look
 from cascade.data.pair_report import PairCheck, PairReport
 from cascade.data.preparation import Decoding
@@ -179,6 +180,7 @@ def check_images(
     decoding: Decoding | BandDecoding | None = None,
     duplicates: bool = True,
     pairs: PairCheck | None = None,
+    known: KnownCheck | None = None,
     looks: bool = False,
     all_pages: bool = False,
     workers: int = 0,
@@ -194,6 +196,8 @@ def check_images(
         decoding: how files become images; default: by all their numbers, truncated ones refused.
         duplicates: whether to compare the pixels of all images, which takes time.
         pairs: for images with partners, what is expected of the pairs; None to read no partners.
+        known: for bands, what images with missing values must keep when they are resized; None to
+            resize none.
         looks: whether to keep what every image looks like, for comparison with another set; it
             needs `duplicates`, and about 300 bytes an image.
         all_pages: whether to read the pages and frames behind the first of a file too, which are
@@ -213,6 +217,7 @@ def check_images(
         decoding=decoding,
         digest=duplicates,
         pairs=pairs,
+        known=known,
         all_pages=all_pages,
         workers=workers,
     )

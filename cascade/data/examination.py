@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from cascade.data.band_decoding import BandDecoding
 from cascade.data.contents import BandValues, ImageValues
+from cascade.data.fitting import KnownCheck
 from cascade.data.loading import load_in_order
 from cascade.data.overlap import thumbnail
 from cascade.data.pair_report import ExaminedPair, PairCheck, comparable, examine_pair
@@ -94,6 +96,7 @@ def examine(
     decoding: Decoding | BandDecoding | None = None,
     digest: bool = True,
     pairs: PairCheck | None = None,
+    known: KnownCheck | None = None,
     all_pages: bool = False,
     workers: int = 0,
 ) -> Iterator[ExaminedImage]:
@@ -107,12 +110,20 @@ def examine(
         decoding: how files become images; default: by all their numbers, truncated ones refused.
         digest: whether to compute `ExaminedImage.content`.
         pairs: for images with partners, what is expected of the pairs; None to read no partners.
+        known: for bands, what images with missing values must keep when they are resized; None to
+            resize none.
         all_pages: whether to read the pages and frames behind the first too, which are not used.
         workers: number of processes that read images; 0 reads in this one.
     """
     order = range(len(source)) if order is None else order
     examination = _Examination(
-        source, encode, decoding or Decoding(), digest=digest, pairs=pairs, all_pages=all_pages
+        source,
+        encode,
+        decoding or Decoding(),
+        digest=digest,
+        pairs=pairs,
+        known=known,
+        all_pages=all_pages,
     )
     yield from load_in_order(examination, order, workers=workers)
 
@@ -126,6 +137,7 @@ class _Examination(Dataset[ExaminedImage]):
         *,
         digest: bool,
         pairs: PairCheck | None,
+        known: KnownCheck | None,
         all_pages: bool,
     ) -> None:
         self.source = source
@@ -133,6 +145,7 @@ class _Examination(Dataset[ExaminedImage]):
         self.decoding = decoding
         self.digest = digest
         self.pairs = None if source.partners is None else pairs
+        self.known = known
         self.all_pages = all_pages
 
     def __getitem__(self, index: int) -> ExaminedImage:
@@ -174,6 +187,8 @@ class _Examination(Dataset[ExaminedImage]):
         data = self.source.read(index)
         raster = decoding.raster(data, name, self.source.number_in_file(index))
         decoding.check(raster, name)
+        if self.known is not None and (missing := raster.missing) is not None:
+            self.known.check(torch.from_numpy(~missing), name)
         height_px, width_px = raster.size
         dtype, kind = raster.values.dtype, raster_format(data, name)
         return ExaminedImage(

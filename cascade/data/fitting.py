@@ -6,6 +6,7 @@ Shapes: C channels, H and W pixels.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -98,6 +99,29 @@ def fit_known(known: Tensor, space: Space, name: str) -> Tensor:
             "nodata; leave the image out, or cut the file into smaller ones."
         )
     return result
+
+
+class KnownCheck(NamedTuple):
+    """Checks that images with missing values have known ones left at a stage's size.
+
+    Attributes:
+        space: space of the stage.
+        enlarge: whether images smaller than the stage are upscaled; if not, they are not checked.
+    """
+
+    space: Space
+    enlarge: bool = False
+
+    def check(self, known: Tensor, name: str) -> None:
+        """Check an image by its known values (C, H, W) bool.
+
+        Raises:
+            DataError: as `fit_known`.
+        """
+        height, width = self.space.size
+        covers = known.shape[-2] >= height and known.shape[-1] >= width
+        if covers or self.enlarge:
+            fit_known(known, self.space, name)
 
 
 def _middle(image: Tensor, space: Space) -> tuple[Tensor, ResizeKernel]:

@@ -13,11 +13,12 @@ import importlib
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from cascade.arguments import shown
 from cascade.errors import CascadeError, ContractError, WeightsError, nearest
 from cascade.extras import install_command
 from cascade.vision.efficientnet import EfficientNetTrunk, load_efficientnet
@@ -35,6 +36,19 @@ def tap_distance(first: Tensor, second: Tensor) -> Tensor:
     return (unit[0] - unit[1]).square().sum(dim=1).mean(dim=(1, 2))
 
 
+def check_distance(kind: Any) -> None:
+    """Check the kind of a distance.
+
+    Raises:
+        ContractError: for an unknown kind; the message offers the nearest.
+    """
+    kinds = get_args(PerceptualKind)
+    if kind not in kinds:
+        raise ContractError(
+            f"unknown perceptual distance {shown(kind)}: {nearest(str(kind), kinds)}"
+        )
+
+
 def load_distance(kind: str, device: torch.device) -> Distance | None:
     """Load a distance that a loss can use.
 
@@ -49,9 +63,7 @@ def load_distance(kind: str, device: torch.device) -> Distance | None:
         ContractError: for an unknown kind.
         CascadeError: if a package or its weights are missing.
     """
-    kinds = get_args(PerceptualKind)
-    if kind not in kinds:
-        raise ContractError(f"unknown perceptual distance {kind!r}: {nearest(kind, kinds)}")
+    check_distance(kind)
     if kind == "none":
         return None
     network = _efflite() if kind == "efflite0" else _lpips()

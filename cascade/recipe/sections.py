@@ -44,7 +44,7 @@ class SpaceSection(Section):
         resize_kernel: kernel that downscales training images, and low-resolution images with them.
             Stages of a chain must agree on it.
         show: bands, counted from 1, that sheets show: three as red, green and blue, such as [3, 2,
-            1], or one, such as [4]; by default the three of three, else the first one.
+            1], or one, such as [4]; by default all of a stage of three bands, else the first.
         colour_map: colours of a single band, with a scale bar.
     """
 

@@ -52,7 +52,7 @@ class TrainSection(Section):
         init_from: the weights to start from: a run, a stage, or one of a pipeline, such as
             `photo-x4` or `emoji-1024/base`.
         lora: train an adapter of `init_from` instead of the weights.
-        precision: `fp32`, `bf16`, or `auto`: bf16 where the hardware has it.
+        precision: `fp32`, `bf16`, or `auto`: bf16 where the hardware is fast at it.
         compile: whether to compile the network, which pays off on long runs.
         gradient_checkpointing: whether to save memory at the cost of time.
         seed: seed of all random numbers.

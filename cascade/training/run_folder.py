@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cascade.data.band_decoding import BandDecoding
 from cascade.data.training_images import TrainingImages
 from cascade.errors import CascadeError, OutputError
 from cascade.imaging.opening import IMAGE_SUFFIXES
@@ -154,10 +156,21 @@ def run_identity(
             "flip": list(images.augmentation.flip),
             "rotate90": images.augmentation.rotate90,
             "range": images.decoding.range and list(images.decoding.range),
+            **_masking(images),
             "generated_fraction": 0.0 if pool is None else pool.fraction,
             "generated_images": 0 if pool is None else len(pool.indices),
         },
     }
+
+
+def _masking(images: TrainingImages) -> dict[str, Any]:
+    """What decides which values the loss leaves out; nothing for images without missing values."""
+    decoding = images.decoding
+    if not images.masks_missing or not isinstance(decoding, BandDecoding):
+        return {}
+    nodata = decoding.nodata
+    is_nan = nodata is not None and math.isnan(nodata)  # which is missing anyway, and not itself
+    return {"missing": decoding.missing, "nodata": None if is_nan else nodata}
 
 
 def check_same_run(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

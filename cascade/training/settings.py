@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from cascade.arguments import plain_number, shown
+from cascade.arguments import shown
 from cascade.devices import Precision
 from cascade.errors import ContractError
 from cascade.recipe.training_sections import TrainSection
@@ -23,7 +23,8 @@ LearningRateSchedule = Literal["warmup_stable_decay", "constant", "linear", "cos
 class TrainingSettings:
     """Everything about a run except stage and data. Progress is counted in images.
 
-    The ranges of all values are those of a recipe's section `train`.
+    The ranges of all values are those of a recipe's section `train`. Values of NumPy and
+    0-dimensional tensors become Python's own.
 
     Attributes:
         objective: name of the loss, such as `denoising`.
@@ -105,15 +106,15 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         values = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
         try:
-            TrainSection.model_validate(values, strict=True)
+            section = TrainSection.model_validate(values, strict=True)
         except ValidationError as error:
             fault = error.errors()[0]
             name = str(fault["loc"][0])
             raise ContractError(
                 f"{name} must {_expected(fault)}, got {shown(values[name])}."
             ) from error
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+        for name in values:
+            object.__setattr__(self, name, getattr(section, name))
 
 
 def _expected(fault: Mapping[str, Any]) -> str:
@@ -124,7 +125,7 @@ def _expected(fault: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The value with Python's own numbers, and a list as a tuple."""
+    """A value of NumPy or a 0-dimensional tensor as Python's own, and a list as a tuple."""
     if isinstance(value, list | tuple):
-        return tuple(map(plain_number, value))
-    return plain_number(value)
+        return tuple(map(_plain, value))
+    return value.item() if getattr(value, "ndim", None) == 0 else value

@@ -180,6 +180,28 @@ def test_a_preview_counts_images_with_missing_values_as_training_will(tiles):
     assert "1 image with NaN or nodata: up to 12.5 % of an image" in missing
 
 
+@pytest.mark.parametrize(
+    ("override", "errors"),
+    [
+        ("data.too_small=skip", 1),
+        ("space.resize_kernel=area", 0),  # which cuts out 16x16 px of 24x24, and resizes nothing
+        ("space.size_px=32", 0),  # too small for the stage, which is no damage
+        ("space.size_px=32 data.too_small=enlarge", 1),
+    ],
+)
+def test_a_preview_finds_images_of_which_nothing_is_known_at_the_size(tmp_path, override, errors):
+    for number in range(6):
+        values = np.full((2, 24, 24), np.nan, np.float32)
+        values[:, ::3] = 100
+        np.save(tmp_path / f"{number}.npy", values)
+    values = [f"data.path={tmp_path}", "data.range=[0,5000]", "data.missing=mask"]
+    findings = preview_data(recipe_of(*values, *override.split()))
+    broken = [each for each in findings.errors if each.startswith("broken images: 6 of 6")]
+    assert len(broken) == errors
+    for each in broken:
+        assert "every value depends on one that is NaN or nodata" in each
+
+
 def test_the_residual_is_measured_where_values_are_known(tmp_path):
     values = np.zeros((2, 16, 16), np.float32)
     values[0, ::2, ::2] = 400  # half of the range, beside 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,6 +212,33 @@ def test_images_with_missing_numbers_are_named_when_shards_are_built(command, tm
     masked = command("data", "check", *arguments[2:], "--missing", "mask")
     assert masked.code == 0
     assert "4 images with NaN or nodata: up to 6.2 % of an image" in masked.out
+
+
+def test_images_of_which_nothing_is_known_at_the_size_are_listed_before_training(command, tmp_path):
+    """As training counts them: what it calls broken, both other commands do."""
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    for number in range(6):
+        values = np.full((2, 40, 40), np.nan, np.float32)
+        values[:, ::2, ::2] = 100
+        if number < 2:
+            values[:, :20] = 100
+        np.save(folder / f"{number}.npy", values)
+    recipe = ["tiny-16", "condition.labels=null", "sampling.guidance=1", "space.channels=2"]
+    recipe += ["data.range=[0,400]", f"data.path={folder}", "data.missing=mask"]
+    trained = command("train", *recipe, "train.batch_size=2", "--out", tmp_path / "run")
+    assert trained.code == 1
+    (listing,) = re.findall(r"(cascade data check .*) lists them all", trained.err)
+    _, *words = shlex.split(listing)
+    checked = command(*words)
+    assert checked.code == 1
+    lines = [line for line in checked.out.splitlines() if line.startswith("broken: ")]
+    assert [Path(line.split(": ")[1]).name for line in lines] == [f"{n}.npy" for n in range(2, 6)]
+    validated = command("validate", *recipe, "train.batch_size=2")
+    assert validated.code == 1
+    assert "broken images: 4 of 6" in validated.out + validated.err
+    assert listing in validated.out + validated.err
+    assert command("data", "check", folder, "--bands", 2, "--missing", "mask").code == 0
 
 
 @pytest.mark.parametrize(

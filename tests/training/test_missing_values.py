@@ -17,7 +17,7 @@ from cascade.building.training import build_trainer
 from cascade.contract import Contract
 from cascade.data.sources import open_source
 from cascade.data.training_images import TrainingImages
-from cascade.errors import ContractError
+from cascade.errors import CascadeError, ContractError
 from cascade.imaging.rasters.layout import Layout
 from cascade.recipe.finding import find_recipe
 from cascade.recipe.reading import load_stage_recipe
@@ -135,6 +135,31 @@ def test_a_resumed_run_equals_one_without_a_gap_bit_by_bit(scenes, tmp_path, mon
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert whole.keys() == resumed.keys()
     assert all(whole[name].equal(resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "words"),
+    [
+        ("data.missing=mask", "data.missing=refuse", r"data\.missing=mask \(now null\)"),
+        ("data.missing=refuse", "data.missing=mask", r"data\.missing=null \(now mask\)"),
+        ("data.nodata=-1", "data.nodata=-2", r"data\.nodata=-1\.0 \(now -2\.0\)"),
+    ],
+)
+def test_a_run_does_not_resume_with_other_known_values(scenes, tmp_path, first, then, words):
+    for number in range(1, 6):
+        (scenes / f"{number}.tif").unlink()  # what is left has no missing values
+    few = ("train.batch_size=1", "train.images=2")
+    train(scenes, tmp_path / "run", *few, first)
+    with pytest.raises(CascadeError, match=rf"was trained with {words}; set this back"):
+        train(scenes, tmp_path / "run", *few, then)
+
+
+def test_what_counts_as_nodata_may_change_where_missing_values_are_refused(scenes, tmp_path):
+    for number in range(1, 6):
+        (scenes / f"{number}.tif").unlink()
+    few = ("train.batch_size=1", "train.images=2", "data.missing=refuse")
+    train(scenes, tmp_path / "run", *few, "data.nodata=-1")
+    assert train(scenes, tmp_path / "run", *few, "data.nodata=-2").state.images_seen == 2
 
 
 def test_an_objective_that_counts_all_values_does_not_train_on_them(scenes, tmp_path):

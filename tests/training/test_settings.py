@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from cascade.errors import ContractError
 from cascade.recipe.training_sections import TrainSection
@@ -32,6 +34,7 @@ from cascade.training.settings import TrainingSettings
         ({"betas": 0.9}, "betas must be a valid list, got 0.9."),
         ({"optimiser": "sgd"}, "optimiser must be 'adamw' or 'muon', got 'sgd'."),
         ({"trackers": "wandb"}, "trackers must be a valid list, got 'wandb'."),
+        ({"images": np.True_}, "images must be a number, got True."),
         ({"compile": 1}, "compile must be a valid boolean, got 1."),
         ({"seed": -1}, "seed must be greater than or equal to 0, got -1."),
     ],
@@ -45,6 +48,32 @@ def test_numbers_of_numpy_and_lists_become_plain_values():
     settings = TrainingSettings(images=np.int64(5), betas=[0.5, 0.9], trackers=[])  # pyright: ignore
     assert type(settings.images) is int
     assert settings == TrainingSettings(images=5, betas=(0.5, 0.9), trackers=())
+
+
+class Rate(float):
+    """A number that a caller's own class holds."""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "plain"),
+    [
+        ("learning_rate", torch.tensor(0.5), 0.5),
+        ("learning_rate", np.float64(0.5), 0.5),
+        ("learning_rate", np.array(0.5), 0.5),
+        ("learning_rate", Rate(0.5), 0.5),
+        ("images", torch.tensor(5), 5),
+        ("compile", np.True_, True),
+        ("gradient_checkpointing", torch.tensor(True), True),
+        ("betas", (np.float64(0.5), torch.tensor(0.25)), (0.5, 0.25)),
+    ],
+)
+def test_values_of_other_classes_are_stored_as_plain_ones(name: str, value: Any, plain: Any):
+    stored = getattr(TrainingSettings(**{name: value}), name)
+    assert type(stored) is type(plain)
+    assert stored == plain
+    if isinstance(stored, tuple):
+        assert [type(each) for each in stored] == [float, float]
+    assert json.loads(json.dumps(asdict(TrainingSettings(**{name: value}))))
 
 
 def test_defaults_are_those_of_recipes():

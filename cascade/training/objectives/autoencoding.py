@@ -22,6 +22,7 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor
 
+from cascade.arguments import real_number, shown
 from cascade.autoencoder_stage import AutoencoderStage
 from cascade.conditioning.batch import Batch
 from cascade.data.fitting import as_float
@@ -31,7 +32,7 @@ from cascade.diffusion.noise import SeededNoise
 from cascade.errors import ContractError
 from cascade.networks.autoencoder import Posterior
 from cascade.networks.patch_discriminator import PatchDiscriminator, check_size
-from cascade.networks.perceptual import Distance, PerceptualKind, load_distance
+from cascade.networks.perceptual import Distance, PerceptualKind, check_distance, load_distance
 from cascade.stage import Stage
 from cascade.training.objectives.adversarial import deceiving_loss, discerned, discerning_loss
 from cascade.training.objectives.objective import Objective
@@ -56,7 +57,7 @@ class Autoencoding(Objective):
         adversarial_start: share of the run after which the discriminator begins, in [0, 1).
 
     Raises:
-        ContractError: if a value is out of range.
+        ContractError: if a value is of the wrong kind or out of range.
     """
 
     def __init__(
@@ -70,15 +71,12 @@ class Autoencoding(Objective):
         adversarial_start: float = 0.5,
     ) -> None:
         if reconstruction not in get_args(Reconstruction):
-            raise ContractError(f"reconstruction must be l1 or l2, got {reconstruction!r}.")
-        weights = {
-            "beta": beta,
-            "perceptual_weight": perceptual_weight,
-            "adversarial_weight": adversarial_weight,
-        }
-        for name, value in weights.items():
-            if not (math.isfinite(value) and value >= 0):
-                raise ContractError(f"{name} must be a number of at least 0, got {value}.")
+            raise ContractError(f"reconstruction must be l1 or l2, got {shown(reconstruction)}.")
+        check_distance(perceptual)
+        beta = _as_weight("beta", beta)
+        perceptual_weight = _as_weight("perceptual_weight", perceptual_weight)
+        adversarial_weight = _as_weight("adversarial_weight", adversarial_weight)
+        adversarial_start = real_number("adversarial_start", adversarial_start)
         if not 0 <= adversarial_start < 1:
             raise ContractError(
                 f"adversarial_start must be at least 0 and below 1, got {adversarial_start}."
@@ -218,6 +216,13 @@ def restore(stage: AutoencoderStage, batch: Batch) -> tuple[Tensor, Posterior]:
 
     posterior, restored = stage.network(batch.images, noise)
     return restored, posterior
+
+
+def _as_weight(name: str, value: Any) -> float:
+    weight = real_number(name, value)
+    if not (math.isfinite(weight) and weight >= 0):
+        raise ContractError(f"{name} must be a number of at least 0, got {weight}.")
+    return weight
 
 
 def dead_units(posterior: Posterior) -> int:

@@ -16,6 +16,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from cascade.arguments import real_number, shown, whole_number
 from cascade.conditioning.assembling import training_signals
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.signals import Signals
@@ -53,7 +54,7 @@ class Consistency(Objective):
         growth: share of the run over which the grid grows, above 0 and at most 1.
 
     Raises:
-        ContractError: if a number is out of range.
+        ContractError: if a value is no number, or out of range.
     """
 
     def __init__(
@@ -63,8 +64,7 @@ class Consistency(Objective):
         grid: tuple[int, int] = (64, 1280),
         growth: float = 0.5,
     ) -> None:
-        if not 1 <= grid[0] <= grid[1]:
-            raise ContractError(f"grid must be two numbers 1 <= first <= last, got {grid}.")
+        grid, growth = _as_grid(grid), real_number("growth", growth)
         if not 0 < growth <= 1:
             raise ContractError(f"growth must be above 0 and at most 1, got {growth}.")
         self.teacher = teacher
@@ -206,6 +206,14 @@ class Consistency(Objective):
                 for name, settings in samplers.items()
             }
         return self._pictures[key]
+
+
+def _as_grid(value: Any) -> tuple[int, int]:
+    with suppress(TypeError, ValueError, ContractError):
+        first, last = (whole_number("grid", each, low=1) for each in value)
+        if first <= last:
+            return first, last
+    raise ContractError(f"grid must be two whole numbers 1 <= first <= last, got {shown(value)}.")
 
 
 def _student_of(stage: Stage) -> Student:

@@ -219,7 +219,12 @@ def test_wrong_uses_are_refused(tmp_path):
     for values, message in (
         ({"reconstruction": "l3"}, "must be l1 or l2, got 'l3'"),
         ({"beta": -1.0}, "beta must be a number of at least 0"),
+        ({"beta": "a"}, "beta must be a number, got 'a'"),
+        ({"perceptual": "vgg"}, "unknown perceptual distance 'vgg'"),
+        ({"perceptual": 1}, "unknown perceptual distance 1"),
         ({"perceptual_weight": math.nan}, "perceptual_weight must be"),
+        ({"adversarial_start": "a"}, "adversarial_start must be a number, got 'a'"),
+        ({"adversarial_start": 1.0}, "adversarial_start must be at least 0 and below 1"),
     ):
         with pytest.raises(ContractError, match=message):
             Autoencoding(**values)
@@ -231,8 +236,6 @@ def test_wrong_uses_are_refused(tmp_path):
     Autoencoding(beta=0.0).check(tiny)
     with pytest.raises(ContractError, match="compares RGB images, but the stage has 5 channels"):
         Autoencoding(perceptual="efflite0").check(linear_stage(D, K))
-    with pytest.raises(ContractError, match="unknown perceptual distance 'vgg'"):
-        Autoencoding(perceptual="vgg").begin(tiny, torch.device("cpu"))
 
 
 def test_half_precision_trains_too():

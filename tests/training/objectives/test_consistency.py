@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -375,10 +378,23 @@ def test_a_student_without_its_teacher_is_refused_and_the_reverse(base_stage):
         Consistency(base_stage).begin(without_teacher(base_stage, 4), CPU)
 
 
-@pytest.mark.parametrize("values", [{"grid": (64, 32)}, {"grid": (0, 4)}, {"growth": 0.0}])
-def test_numbers_out_of_range_are_refused(values):
-    with pytest.raises(ContractError, match=f"{next(iter(values))} must be"):
-        Consistency(**values)
+@pytest.mark.parametrize("grid", [(64, 32), (0, 4), (1.5, 2), (1, 2, 3), (1,), 5, "12", None])
+def test_a_grid_that_is_no_two_whole_numbers_is_refused(grid):
+    words = f"grid must be two whole numbers 1 <= first <= last, got {grid!r}."
+    with pytest.raises(ContractError, match=f"^{re.escape(words)}$"):
+        Consistency(grid=grid)
+
+
+def test_a_grid_becomes_plain_numbers():
+    grid = Consistency(grid=[np.int64(4), torch.tensor(8)]).grid  # pyright: ignore
+    assert grid == (4, 8)
+    assert [type(each) for each in grid] == [int, int]
+
+
+@pytest.mark.parametrize("growth", [0.0, 1.5, math.nan, "a", True])
+def test_a_growth_that_is_no_share_is_refused(growth):
+    with pytest.raises(ContractError, match=r"^growth must be"):
+        Consistency(growth=growth)
 
 
 def test_labels_are_dropped_from_student_and_teacher_alike(base_stage, small_batch, record):
