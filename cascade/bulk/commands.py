@@ -23,7 +23,6 @@ from cascade.bulk.work import Bulk
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
-from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.value_range import worked_on_stretched
 from cascade.restoration.bands import upscale_raster
@@ -56,6 +55,7 @@ def prepare_upscaling(
     upsamplers = upsamplers_of(list(stages.values()))
     expected = plan.expected_error(upsamplers, upscaling)
     scale = float(upscaling.scale or math.prod(stage.contract.scale for stage in upsamplers))
+    files = _band_files(request, upsamplers, upscaling, expected) if plan.reads_bands else None
     method = Method(
         command="upscale",
         description=_description(upsamplers, scale),
@@ -85,15 +85,10 @@ def prepare_upscaling(
         truncated=request.truncated,
         factor=scale,
         before="bicubic",
-        work_together=0.0 if plan.reads_bands else _work_together(upsamplers[0]),
-        make_file=(
-            _band_files(request, upsamplers, upscaling, expected).make if plan.reads_bands else None
-        ),
-        layout=(
-            Layout(upsamplers[0].space.channels, request.of_bands()["axis"])
-            if plan.reads_bands
-            else None
-        ),
+        work_together=0.0 if files else _work_together(upsamplers[0]),
+        make_file=files and files.make,
+        check_file=files and files.check,
+        layout=files and files.layout,
         expected=expected,
     )
     return plan.bulk(method, on_progress)

@@ -17,7 +17,6 @@ from cascade.bulk.standing import Standing
 from cascade.errors import CascadeError
 from cascade.imaging.pages import Pages
 from cascade.imaging.picture_reading import count_pages, decode_picture
-from cascade.imaging.rasters.reading import open_rasters
 from cascade.reporting.words import counted
 
 OnLine = Callable[[str], None]
@@ -143,14 +142,11 @@ def _expected(job: Job, method: Method) -> Expected:
 
     Raises:
         UnsuitableError: if the picture is to be left out.
-        CascadeError: if the picture cannot be read, or the format cannot store the result.
+        CascadeError: if the result cannot be made from the picture, or stored in the format.
     """
-    if method.layout is not None:
-        with job.source.open() as stream:
-            file = open_rasters(stream, job.source.name, method.layout)
-            sizes = [file.image(number).size for number in range(len(file))]
-        pages = 1 if job.pages == "first" else len(sizes)
-        return Expected(method.size_of_result(sizes[0]), pages)
+    if method.check_file is not None:
+        size_px, images = method.check_file(job)
+        return Expected(method.size_of_result(size_px), images)
     data, name = job.source.read_bytes(), job.source.name
     if job.pages == "all" and count_pages(data, name) > 1:
         pages = Pages(data, name)
