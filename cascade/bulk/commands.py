@@ -26,7 +26,12 @@ from cascade.imaging.picture_reading import read_picture
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.value_range import worked_on_stretched
 from cascade.restoration.bands import upscale_raster
-from cascade.restoration.colouring import Colouring, colourise_pictures, colouriser_of
+from cascade.restoration.colouring import (
+    Colouring,
+    check_hints,
+    colourise_pictures,
+    colouriser_of,
+)
 from cascade.restoration.expected_error import ExpectedError
 from cascade.restoration.passes import plan_passes, upsamplers_of
 from cascade.restoration.upscaling import Upscaling, upscale_pictures
@@ -160,6 +165,11 @@ def prepare_colouring(
     is_named = hints is not None or request.listing is not None or is_one_file(request.inputs)
     stages = plan.load_stages(lambda stages: [colouriser_of(stages)])
     colouriser = colouriser_of(list(stages.values()))
+
+    def check(picture: Picture) -> None:
+        if colouring.hints is not None:
+            check_hints(colouriser, colouring.hints, picture.size)
+
     method = Method(
         command="colourise",
         description="coloured",
@@ -172,6 +182,7 @@ def prepare_colouring(
         },
         work=lambda size_px: _coloured_px(colouriser, size_px),
         remark=colour_remark,
+        check=check,
         reason_to_leave_out=_takes_all if recolour or is_named else reason_not_to_colour,
         metadata=request.metadata,
         signer=request.signer,

@@ -42,6 +42,8 @@ class Method:
         remark: what the user should know about a picture, to follow its name; empty for nothing.
         reason_to_leave_out: what speaks against working on a picture, to follow how many there are;
             empty for nothing. Pictures of shards are never left out.
+        check: checks before the long work that the result of a picture or a page can be made;
+            raises a `CascadeError` otherwise.
         settings: settings to record, without those of the job; anything that JSON can hold.
         metadata: whether to write the record, EXIF and resolution into the results.
         signer: who signs the results; None for nobody.
@@ -68,6 +70,7 @@ class Method:
     work: Callable[[tuple[int, int]], float]
     remark: Callable[[Picture], str] = lambda picture: ""
     reason_to_leave_out: Callable[[Picture], str] = lambda picture: ""
+    check: Callable[[Picture], None] = lambda picture: None
     metadata: bool = True
     signer: Signer | None = None
     overwrite: bool = False

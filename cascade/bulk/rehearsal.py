@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cascade.bulk.doubt_files import check_doubt_files
 from cascade.bulk.jobs import Job, Plan
-from cascade.bulk.making import check_format_holds_pages, check_format_holds_result
+from cascade.bulk.making import check_format_holds_pages, check_format_holds_result, named_page
 from cascade.bulk.method import Method, UnsuitableError
 from cascade.bulk.one_job import one_line
 from cascade.bulk.outcome import Outcome
@@ -154,8 +154,11 @@ def _expected(job: Job, method: Method) -> Expected:
         for number, page in enumerate(pages):
             if number == 0:
                 method.check_suits(job, page.picture)
+            with named_page(number, pages):
+                method.check(page.picture)
         return Expected(method.size_of_result(pages.sizes[0]), len(pages))
     picture = decode_picture(data, name, truncated=method.truncated)
     method.check_suits(job, picture)
+    method.check(picture)
     check_format_holds_result(picture, job.output, method)
     return Expected(method.size_of_result(picture.size))

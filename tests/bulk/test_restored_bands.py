@@ -21,7 +21,7 @@ TAKEN = PairedImage(channels=1, range=(0, 4000))
 
 @pytest.fixture(scope="module")
 def models(saved_pipeline, tmp_path_factory) -> dict[str, str]:
-    """Folders of pipelines: one band to shares, levels, two bands or colours, and colours to two."""
+    """Folders of pipelines: one band to shares, levels, two bands, colours; and colours to two."""
     spaces = {
         "shares": Space(size_px=8, channels=1, range=(0, 1)),
         "levels": Space(size_px=8, channels=1, range=(0, 250)),
