@@ -143,3 +143,11 @@ def test_a_dry_run_names_the_frame_that_fails(command, saved_pipeline, tmp_path,
         done = command("edit", *line)
         assert done.code == 1
         assert "two.webp: frame 2: nothing to inpaint is marked" in done.err
+
+
+def test_a_dry_run_needs_the_device_of_the_run(command, photos, upscaler):
+    line = ["upscale", photos, "-o", "out", "--model", upscaler, "--device", "cuda:77"]
+    rehearsed = command(*line, "--dry-run")
+    assert (rehearsed.code, rehearsed.out) == (1, "")
+    assert "device 'cuda:77' cannot be used here" in rehearsed.err
+    assert not Path("out").exists()
