@@ -151,3 +151,13 @@ def test_a_dry_run_needs_the_device_of_the_run(command, photos, upscaler):
     assert (rehearsed.code, rehearsed.out) == (1, "")
     assert "device 'cuda:77' cannot be used here" in rehearsed.err
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("out", ["file/below", "file/below/a.png"])
+def test_a_dry_run_needs_a_folder_that_can_be_written(command, photos, upscaler, out):
+    Path("file").write_text("mine")
+    line = ["upscale", photos / "a.jpg", "-o", out, "--model", upscaler, "--device", "cpu"]
+    for more in (["--dry-run"], []):
+        done = command(*line, *more)
+        assert (done.code, done.out) == (1, "")
+        assert f"cannot write to folder {Path('file', 'below')}: " in done.err
