@@ -188,7 +188,8 @@ def coloured_bands(
     """
     stage = colouriser_of(stages)
     greys = [luminance(image[None].float().cpu()) for image in images]  # (1, 1, H, W)
-    size_px = _working_size(stage, greys[0].shape[-2:])
+    height, width = greys[0].shape[-2:]
+    size_px = _working_size(stage, (height, width))
     small = torch.cat([resize(grey, size_px, "bicubic") for grey in greys])  # (B, 1, h, w)
     coloured = _colour_small(stage, small, seeds, colouring, progress)
     chroma = coloured - luminance(coloured)  # (B, 3, h, w)
@@ -297,7 +298,8 @@ def _known(hints: Picture, small: Tensor) -> Known:
     Raises:
         ContractError: if the hints have other proportions, or no stroke.
     """
-    chroma, mask = _small_strokes(hints, small.shape[-2:])
+    height, width = small.shape[-2:]
+    chroma, mask = _small_strokes(hints, (height, width))
     return Known(impose_luminance(small + chroma, small), mask)
 
 
