@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,11 @@ class BandFiles:
     expected: ExpectedError | None = None
     metadata: bool = True
 
+    @property
+    def layout(self) -> Layout:
+        """How files are divided into images."""
+        return Layout(self.space.channels, self.axis)
+
     def make(
         self,
         job: Job,
@@ -78,11 +84,9 @@ class BandFiles:
         Raises:
             CascadeError: if the result cannot be made.
         """
-        source, space = job.source, self.space
-        with source.open() as stream:
-            file = open_rasters(stream, source.name, Layout(space.channels, self.axis))
-            count = 1 if job.pages == "first" else len(file)
-            clipped = ClippedNumbers(space)
+        with self._opened(job) as file:
+            count = _count(file, job)
+            clipped = ClippedNumbers(self.space)
             results = self._results(file, job, count, clipped, record_of, progress)
             result = next(results)
             record = record_of(result.size, count)
@@ -93,6 +97,36 @@ class BandFiles:
         if self.seeds > 1:
             mark_doubt_as_new(job, path)
         return record
+
+    def check(self, job: Job) -> tuple[tuple[int, int], int]:
+        """Check, without drawing, that the result of a job can be made. All images are decoded.
+
+        Returns:
+            Height and width of the first image in pixels, and the number of images.
+
+        Raises:
+            CascadeError: if it cannot be made.
+        """
+        with self._opened(job) as file:
+            count, sizes = _count(file, job), []
+            for number in range(count):
+                with _named(_words(number, count)):
+                    sizes.append(self._image(file, number, job, count).size)
+        return sizes[0], count
+
+    @contextmanager
+    def _opened(self, job: Job) -> Iterator[RasterFile]:
+        with job.source.open() as stream:
+            yield open_rasters(stream, job.source.name, self.layout)
+
+    def _image(self, file: RasterFile, number: int, job: Job, count: int) -> Raster:
+        """An image of a file; the first one tells whether the result can be made and stored."""
+        raster = file.image(number).with_nodata(self.nodata)
+        if number == 0:
+            check_bands(raster, self.space)
+            kind = kind_of_results(raster, self.space, self.result_space)
+            check_raster_format(job.output, kind, count)
+        return raster
 
     def _mark(self, record: Record, result: Raster) -> FileMark | None:
         """The mark of a result; None without metadata."""
@@ -117,21 +151,15 @@ class BandFiles:
         """
         stds: list[Raster] = []
         for number in range(count):
-            words = f"image {number + 1} of {count}" if count > 1 else ""
+            words = _words(number, count)
 
             def report(done: int, total: int, number: int = number, words: str = words) -> None:
                 progress((number + done / total) / count, words)
 
-            try:
-                raster = file.image(number).with_nodata(self.nodata)
-                if number == 0:
-                    check_bands(raster, self.space)
-                    kind = kind_of_results(raster, self.space, self.result_space)
-                    check_raster_format(job.output, kind, count)
+            with _named(words):
+                raster = self._image(file, number, job, count)
                 clipped.add(raster)
                 result, std = self._result(raster, job.seed, report)
-            except CascadeError as error:
-                raise type(error)(f"{words}: {error}" if words else str(error)) from error
             if std is not None:
                 stds.append(std)
             if stds and number == count - 1:
@@ -152,3 +180,22 @@ class BandFiles:
         if self.expected is not None:
             std = self.expected.of(std, mean, self.result_space)
         return mean, std
+
+
+def _count(file: RasterFile, job: Job) -> int:
+    """How many images of a file a job works on."""
+    return 1 if job.pages == "first" else len(file)
+
+
+def _words(number: int, count: int) -> str:
+    """Which image of a file it is, counted from 0, in words; empty if there is one."""
+    return f"image {number + 1} of {count}" if count > 1 else ""
+
+
+@contextmanager
+def _named(words: str) -> Iterator[None]:
+    """A block whose errors begin with such words."""
+    try:
+        yield
+    except CascadeError as error:
+        raise type(error)(f"{words}: {error}" if words else str(error)) from error

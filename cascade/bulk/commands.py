@@ -23,11 +23,15 @@ from cascade.bulk.work import Bulk
 from cascade.errors import ContractError
 from cascade.imaging.picture import Picture
 from cascade.imaging.picture_reading import read_picture
-from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import Raster
 from cascade.imaging.value_range import worked_on_stretched
 from cascade.restoration.bands import upscale_raster
-from cascade.restoration.colouring import Colouring, colourise_pictures, colouriser_of
+from cascade.restoration.colouring import (
+    Colouring,
+    check_hints,
+    colourise_pictures,
+    colouriser_of,
+)
 from cascade.restoration.expected_error import ExpectedError
 from cascade.restoration.passes import plan_passes, upsamplers_of
 from cascade.restoration.upscaling import Upscaling, upscale_pictures
@@ -56,6 +60,7 @@ def prepare_upscaling(
     upsamplers = upsamplers_of(list(stages.values()))
     expected = plan.expected_error(upsamplers, upscaling)
     scale = float(upscaling.scale or math.prod(stage.contract.scale for stage in upsamplers))
+    files = _band_files(request, upsamplers, upscaling, expected) if plan.reads_bands else None
     method = Method(
         command="upscale",
         description=_description(upsamplers, scale),
@@ -85,15 +90,10 @@ def prepare_upscaling(
         truncated=request.truncated,
         factor=scale,
         before="bicubic",
-        work_together=0.0 if plan.reads_bands else _work_together(upsamplers[0]),
-        make_file=(
-            _band_files(request, upsamplers, upscaling, expected).make if plan.reads_bands else None
-        ),
-        layout=(
-            Layout(upsamplers[0].space.channels, request.of_bands()["axis"])
-            if plan.reads_bands
-            else None
-        ),
+        work_together=0.0 if files else _work_together(upsamplers[0]),
+        make_file=files and files.make,
+        check_file=files and files.check,
+        layout=files and files.layout,
         expected=expected,
     )
     return plan.bulk(method, on_progress)
@@ -165,6 +165,11 @@ def prepare_colouring(
     is_named = hints is not None or request.listing is not None or is_one_file(request.inputs)
     stages = plan.load_stages(lambda stages: [colouriser_of(stages)])
     colouriser = colouriser_of(list(stages.values()))
+
+    def check(picture: Picture) -> None:
+        if colouring.hints is not None:
+            check_hints(colouriser, colouring.hints, picture.size)
+
     method = Method(
         command="colourise",
         description="coloured",
@@ -177,6 +182,7 @@ def prepare_colouring(
         },
         work=lambda size_px: _coloured_px(colouriser, size_px),
         remark=colour_remark,
+        check=check,
         reason_to_leave_out=_takes_all if recolour or is_named else reason_not_to_colour,
         metadata=request.metadata,
         signer=request.signer,

@@ -26,6 +26,7 @@ from cascade.restoration.editing import (
     check_without_surroundings,
 )
 from cascade.restoration.holes import Borders, grown, hole_in, hole_of
+from cascade.restoration.subject import NO_HOLE
 from cascade.saving.pipelines import model_record
 from cascade.stage import Stage
 
@@ -107,8 +108,6 @@ def edits(
     ) -> list[Picture]:
         arguments: dict[str, Any] = {**asdict(editing), **repainting.words}
         arguments |= {"uncrop": uncrop, "progress": progress, "on_remark": _ignore}
-        if repainting.command == "restore" and not all(hole(each).any() for each in pictures):
-            raise ContractError(NO_DAMAGE)
         return [
             pipeline.edit(picture, mask, seed=seed, **arguments).images[0]
             for picture, seed in zip(pictures, seeds, strict=True)
@@ -116,6 +115,14 @@ def edits(
 
     def hole(picture: Picture) -> Tensor:
         return hole_in(picture, mask, uncrop, editing.grow_px)
+
+    def check(picture: Picture) -> None:
+        if hole(picture).any():
+            return
+        if repainting.command == "restore":
+            raise ContractError(NO_DAMAGE)
+        if mask is None and uncrop is None and editing.strength == 1:
+            raise ContractError(NO_HOLE)
 
     method = Method(
         command=plan.command,
@@ -129,6 +136,7 @@ def edits(
         overwrite=request.overwrite,
         truncated=request.truncated,
         before="same",
+        check=check,
         added_px=(0, 0) if uncrop is None else uncrop.added_px,
         expected=plan.expected_error(running, editing, has_words=has_words),
         hole=hole,

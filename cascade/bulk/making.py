@@ -90,6 +90,7 @@ def make_result(
         return _make_pages(job, method, pages, sha256, progress, on_remark)
     picture = decode_picture(data, job.source.name, truncated=method.truncated)
     method.check_suits(job, picture)
+    method.check(picture)
     if picture.is_truncated:
         on_remark("is truncated; the missing part is grey in the result")
     check_format_holds_result(picture, job.output, method)
@@ -164,19 +165,30 @@ def _mark(record: Record, result: Picture, method: Method) -> FileMark | None:
 def _made_page(
     picture: Picture, number: int, pages: Pages, method: Method, seed: int, progress: JobProgress
 ) -> tuple[Picture, Tensor | None]:
-    """The result and the standard deviation of a page; an error names the page, counted from 1."""
-    noun = "frame" if pages.is_animation else "page"
+    """The result and the standard deviation of a page."""
     works = [method.work(size) for size in pages.sizes]
     start, whole = sum(works[:number]), sum(works)
 
     def report(done: int, total: int) -> None:
         share = (start + works[number] * done / total) / whole
-        progress(share, f"{noun} {number + 1} of {len(pages)}")
+        progress(share, f"{_noun(pages)} {number + 1} of {len(pages)}")
 
-    try:
+    with named_page(number, pages):
+        method.check(picture)
         return method.result_of(picture, seed, report)
+
+
+@contextmanager
+def named_page(number: int, pages: Pages) -> Iterator[None]:
+    """A block whose errors name a page, which is counted from 1 in them."""
+    try:
+        yield
     except CascadeError as error:
-        raise type(error)(f"{noun} {number + 1}: {error}") from error
+        raise type(error)(f"{_noun(pages)} {number + 1}: {error}") from error
+
+
+def _noun(pages: Pages) -> str:
+    return "frame" if pages.is_animation else "page"
 
 
 def lacks_sheet(job: Job) -> bool:

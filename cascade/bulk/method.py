@@ -23,6 +23,7 @@ PartProgress = Callable[[int, int], None]  # (done, total), in parts of one pict
 JobProgress = Callable[[float, str], None]  # share that is done, and which page it is
 RecordOf = Callable[[tuple[int, int], int], Record]  # of a result's size and number of images
 MakeFile = Callable[[Job, Path, RecordOf, JobProgress, Callable[[str], None]], Record]
+CheckFile = Callable[[Job], tuple[tuple[int, int], int]]  # size and number of a file's images
 
 
 class UnsuitableError(Exception):
@@ -41,6 +42,8 @@ class Method:
         remark: what the user should know about a picture, to follow its name; empty for nothing.
         reason_to_leave_out: what speaks against working on a picture, to follow how many there are;
             empty for nothing. Pictures of shards are never left out.
+        check: checks before the long work that the result of a picture or a page can be made;
+            raises a `CascadeError` otherwise.
         settings: settings to record, without those of the job; anything that JSON can hold.
         metadata: whether to write the record, EXIF and resolution into the results.
         signer: who signs the results; None for nobody.
@@ -55,6 +58,8 @@ class Method:
         hole: the pixels of a picture's result that are drawn, (H, W) bool; None for all.
         make_file: makes the whole result of a job instead of `make`, writes it to a file with its
             record, and returns that; None for colour pictures.
+        check_file: checks without drawing that `make_file` can make the result of a job; returns
+            height and width of the file's first image in pixels, and the number of images.
         layout: how files of results are divided into images, if they are of bands; else None.
     """
 
@@ -65,6 +70,7 @@ class Method:
     work: Callable[[tuple[int, int]], float]
     remark: Callable[[Picture], str] = lambda picture: ""
     reason_to_leave_out: Callable[[Picture], str] = lambda picture: ""
+    check: Callable[[Picture], None] = lambda picture: None
     metadata: bool = True
     signer: Signer | None = None
     overwrite: bool = False
@@ -74,6 +80,7 @@ class Method:
     truncated: Truncated = "refuse"
     work_together: float = 0.0
     make_file: MakeFile | None = None
+    check_file: CheckFile | None = None
     layout: Layout | None = None
     seeds: int = 1
     expected: ExpectedError | None = None

@@ -27,7 +27,7 @@ from cascade.imaging.opening import IMAGE_SUFFIXES
 from cascade.imaging.rasters.reading import RASTER_SUFFIXES
 from cascade.restoration.expected_error import ExpectedError, How
 from cascade.sampling.per_stage import ALL
-from cascade.saving.atomic import check_writable_folder
+from cascade.saving.atomic import check_folder_can_be_written, check_writable_folder
 from cascade.saving.pipelines import model_record
 from cascade.stage import Stage, stages_digest
 
@@ -210,8 +210,11 @@ class Preparation:
 
     def bulk(self, method: Method, on_progress: OnProgress | None) -> Bulk:
         """Make the loop over all jobs; create the folder of the results, except for a dry run."""
-        if not self.request.dry_run:
-            check_writable_folder(self.folder or self.out.parent)
+        folder = self.folder or self.out.parent
+        if self.request.dry_run:
+            check_folder_can_be_written(folder)
+        else:
+            check_writable_folder(folder)
         return Bulk(
             self.plan,
             method.over_seeds(self.request.seeds) if self.request.map else method,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cascade.bulk.doubt_files import check_doubt_files
 from cascade.bulk.jobs import Job, Plan
-from cascade.bulk.making import check_format_holds_pages, check_format_holds_result
+from cascade.bulk.making import check_format_holds_pages, check_format_holds_result, named_page
 from cascade.bulk.method import Method, UnsuitableError
 from cascade.bulk.one_job import one_line
 from cascade.bulk.outcome import Outcome
@@ -17,7 +17,6 @@ from cascade.bulk.standing import Standing
 from cascade.errors import CascadeError
 from cascade.imaging.pages import Pages
 from cascade.imaging.picture_reading import count_pages, decode_picture
-from cascade.imaging.rasters.reading import open_rasters
 from cascade.reporting.words import counted
 
 OnLine = Callable[[str], None]
@@ -143,14 +142,11 @@ def _expected(job: Job, method: Method) -> Expected:
 
     Raises:
         UnsuitableError: if the picture is to be left out.
-        CascadeError: if the picture cannot be read, or the format cannot store the result.
+        CascadeError: if the result cannot be made from the picture, or stored in the format.
     """
-    if method.layout is not None:
-        with job.source.open() as stream:
-            file = open_rasters(stream, job.source.name, method.layout)
-            sizes = [file.image(number).size for number in range(len(file))]
-        pages = 1 if job.pages == "first" else len(sizes)
-        return Expected(method.size_of_result(sizes[0]), pages)
+    if method.check_file is not None:
+        size_px, images = method.check_file(job)
+        return Expected(method.size_of_result(size_px), images)
     data, name = job.source.read_bytes(), job.source.name
     if job.pages == "all" and count_pages(data, name) > 1:
         pages = Pages(data, name)
@@ -158,8 +154,11 @@ def _expected(job: Job, method: Method) -> Expected:
         for number, page in enumerate(pages):
             if number == 0:
                 method.check_suits(job, page.picture)
+            with named_page(number, pages):
+                method.check(page.picture)
         return Expected(method.size_of_result(pages.sizes[0]), len(pages))
     picture = decode_picture(data, name, truncated=method.truncated)
     method.check_suits(job, picture)
+    method.check(picture)
     check_format_holds_result(picture, job.output, method)
     return Expected(method.size_of_result(picture.size))

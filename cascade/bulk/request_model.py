@@ -9,6 +9,7 @@ import torch
 
 from cascade.conditioning.paired_image import PairedImage
 from cascade.devices import check_engine_device, find_device
+from cascade.engines.running import as_if_with_engine
 from cascade.errors import CascadeError
 from cascade.pipeline import CascadePipeline
 
@@ -68,6 +69,8 @@ class RequestModel:
 def load_model(request: Request) -> CascadePipeline:
     """Load the model of a request onto its device, or let its engine run it.
 
+    For a dry run it stays on the CPU, and its engine predicts nothing: both are checked only.
+
     Raises:
         CascadeError: if it cannot be loaded.
     """
@@ -75,8 +78,11 @@ def load_model(request: Request) -> CascadePipeline:
     for folder, scale in request.adapters:
         pipeline = pipeline.with_adapter(folder, scale)
     if request.engine is None:
-        return pipeline.to(_device_of_process(request.device))
+        device = _device_of_process(request.device)
+        return pipeline if request.dry_run else pipeline.to(device)
     check_engine_device(request.device)
+    if request.dry_run:
+        return CascadePipeline(as_if_with_engine(pipeline.stages, request.engine))
     return pipeline.with_engine(request.engine)
 
 

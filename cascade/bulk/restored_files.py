@@ -22,7 +22,7 @@ from cascade.imaging.metadata import Metadata
 from cascade.imaging.pages import Pages
 from cascade.imaging.picture import Picture, quantised
 from cascade.imaging.picture_reading import count_pages, decode_picture
-from cascade.imaging.picture_writing import write_picture
+from cascade.imaging.picture_writing import check_format, write_picture
 from cascade.imaging.rasters.file_mark import FileMark
 from cascade.imaging.rasters.layout import Layout
 from cascade.imaging.rasters.raster import Raster
@@ -78,25 +78,60 @@ class RestoredFiles:
     ) -> Record:
         """Make the result of a job and write it; see `BandFiles.make`."""
         space = input_space_of(self.stage)
-        if space.has_bands and self.stage.space.has_bands:
-            files = BandFiles(
-                restore=self._restored,
-                space=space,
-                result_space=self.stage.space,
-                expected=self.expected,
-                **self.request.of_bands(),
-            )
+        if (files := self._band_files(space)) is not None:
             return files.make(job, path, record_of, progress, on_remark)
-        if self.request.map:
-            raise ContractError(
-                "a standard deviation needs a model whose results are of the same kind as its "
-                "inputs: colour images or bands."
-            )
+        self._refuse_map()
         if space.has_bands:
             return self._picture_from_bands(
                 job, path, space, record_of, _report(progress), on_remark
             )
         return self._bands_from_picture(job, path, record_of, progress, on_remark)
+
+    def check(self, job: Job) -> tuple[tuple[int, int], int]:
+        """Check, without drawing, that the result of a job can be made; see `BandFiles.check`."""
+        space = input_space_of(self.stage)
+        if (files := self._band_files(space)) is not None:
+            return files.check(job)
+        self._refuse_map()
+        if space.has_bands:
+            return self._only_raster(job, space).size, 1
+        count, pictures = self._pictures(job)
+        sizes = [picture.size for picture in pictures]
+        self._check_format(job, count)
+        return sizes[0], count
+
+    def _band_files(self, space: Space) -> BandFiles | None:
+        """What makes bands from bands of a space; None if one of them are colour pictures."""
+        if not (space.has_bands and self.stage.space.has_bands):
+            return None
+        return BandFiles(
+            restore=self._restored,
+            space=space,
+            result_space=self.stage.space,
+            expected=self.expected,
+            **self.request.of_bands(),
+        )
+
+    def _refuse_map(self) -> None:
+        if self.request.map:
+            raise ContractError(
+                "a standard deviation needs a model whose results are of the same kind as its "
+                "inputs: colour images or bands."
+            )
+
+    def _pictures(self, job: Job) -> tuple[int, Iterator[Picture]]:
+        """The number of pages of a job, and each page."""
+        data, name = job.source.read_bytes(), job.source.name
+        count = 1 if job.pages == "first" else count_pages(data, name)
+        if count > 1:
+            return count, (page.picture for page in Pages(data, name))
+        return 1, iter([decode_picture(data, name, truncated=self.request.truncated)])
+
+    def _check_format(self, job: Job, count: int) -> None:
+        """Check before the long work that the file can hold as many images of bands."""
+        space = self.stage.space
+        blank = torch.zeros(space.channels, 1, 1)
+        check_raster_format(job.output, raster_of(blank, space), count)
 
     def _bands_from_picture(
         self,
@@ -106,12 +141,7 @@ class RestoredFiles:
         progress: JobProgress,
         on_remark: Callable[[str], None],
     ) -> Record:
-        data, name = job.source.read_bytes(), job.source.name
-        count = 1 if job.pages == "first" else count_pages(data, name)
-        if count > 1:
-            pictures = (page.picture for page in Pages(data, name))
-        else:
-            pictures = iter([decode_picture(data, name, truncated=self.request.truncated)])
+        count, pictures = self._pictures(job)
         picture = next(pictures)
         is_generated = says_generated(picture.metadata.xmp)
         every = itertools.chain([picture], pictures)
@@ -132,16 +162,14 @@ class RestoredFiles:
         on_remark: Callable[[str], None],
     ) -> Iterator[Raster]:
         """The result of each page; remarks are about the first."""
-        space = self.stage.space
         for number, picture in enumerate(pictures):
             if number == 0:
-                blank = torch.zeros(space.channels, 1, 1)
-                check_raster_format(job.output, raster_of(blank, space), count)
+                self._check_format(job, count)
                 for remark in _remarks(picture):
                     on_remark(remark)
             report = _report(progress, number, count)
             result = self._restored_image(picture.in_srgb().image(), job, report)
-            yield raster_of(result, space)
+            yield raster_of(result, self.stage.space)
 
     def _picture_from_bands(
         self,
@@ -152,16 +180,7 @@ class RestoredFiles:
         progress: Progress,
         on_remark: Callable[[str], None],
     ) -> Record:
-        layout = Layout(space.channels, self.request.of_bands()["axis"])
-        with job.source.open() as stream:
-            file = open_rasters(stream, job.source.name, layout)
-            if job.pages != "first" and len(file) > 1:
-                raise ContractError(
-                    f"the file holds {len(file)} images, but a colour image is one; save them as "
-                    "separate files, or take the first alone."
-                )
-            raster = file.image(0).with_nodata(self.request.nodata)
-        check_bands(raster, space)
+        raster = self._only_raster(job, space)
         clipped = ClippedNumbers(space)
         clipped.add(raster)
         if clipped.remark:
@@ -181,6 +200,21 @@ class RestoredFiles:
             metadata=self.request.metadata,
         )
         return record
+
+    def _only_raster(self, job: Job, space: Space) -> Raster:
+        """The image of bands that a colour picture is to be made from, and stored in its file."""
+        layout = Layout(space.channels, self.request.of_bands()["axis"])
+        with job.source.open() as stream:
+            file = open_rasters(stream, job.source.name, layout)
+            if job.pages != "first" and len(file) > 1:
+                raise ContractError(
+                    f"the file holds {len(file)} images, but a colour image is one; save them as "
+                    "separate files, or take the first alone."
+                )
+            raster = file.image(0).with_nodata(self.request.nodata)
+        check_bands(raster, space)
+        check_format(job.output, size=raster.size, bits=COLOUR_BITS, has_alpha=False)
+        return raster
 
     def _restored(self, raster: Raster, seed: int, progress: Progress) -> Raster:
         restoration = replace(self.restoration, seed=seed)

@@ -99,6 +99,7 @@ def prepare_restoring(
         truncated=request.truncated,
         before="same",
         make_file=files.make if plan.has_bands else None,
+        check_file=files.check if plan.has_bands else None,
         layout=files.layout,
         expected=expected,
     )

@@ -213,7 +213,7 @@ class Shared:
                 temperature=self.temperature,
                 **(settings or {}),
             ),
-            device="cpu" if self.dry_run else self.device,
+            device=self.device,
             engine=self.engine,
             adapters=sampling.adapters(self.lora),
             image_format=self.image_format,

@@ -28,7 +28,7 @@ class OpenVINONetwork(StageNetwork):
 
     Args:
         original: the network that was exported.
-        file: the exported file.
+        file: the exported file; None for a dry run, in which it predicts nothing.
         names: names of its inputs, in order.
         compiled: folder where compiled networks are kept, which makes later starts quicker; None
             to keep none.
@@ -41,19 +41,18 @@ class OpenVINONetwork(StageNetwork):
     no_deep_features = "the engine openvino runs whole networks only"
 
     def __init__(
-        self, original: StageNetwork, file: Path, names: Sequence[str], compiled: Path | None
+        self,
+        original: StageNetwork,
+        file: Path | None = None,
+        names: Sequence[str] = (),
+        compiled: Path | None = None,
     ) -> None:
         super().__init__(original.size_multiple_px)
         self.original = original
         self.names = list(names)
         self._cache = {} if compiled is None else {"CACHE_DIR": str(compiled)}
         self._compiled: dict[str, Any] = {}  # by precision, when it is first used
-        try:
-            self._model = _core().read_model(file)
-        except RuntimeError as error:
-            raise WeightsError(f"{file} is damaged or missing; export it again.") from error
-        if len(self._model.inputs) != len(self.names):
-            raise WeightsError(f"{file} has other inputs than its record; export it again.")
+        self._model = None if file is None else _read(file, len(self.names))
 
     def forward(self, x_t: Tensor, t: Tensor, signals: Signals) -> Tensor:
         self.check_size(x_t)
@@ -69,6 +68,7 @@ class OpenVINONetwork(StageNetwork):
 
     def _for_precision(self, precision: str) -> Any:
         """The model, compiled for a precision and as many threads as torch has."""
+        assert self._model is not None, "a dry run predicts nothing"
         if precision not in self._compiled:
             options = {
                 "INFERENCE_PRECISION_HINT": precision,
@@ -127,6 +127,21 @@ def _core() -> Any:
     import openvino  # pyright: ignore[reportMissingImports]
 
     return openvino.Core()
+
+
+def _read(file: Path, inputs: int) -> Any:
+    """Read an exported file.
+
+    Raises:
+        WeightsError: if it cannot be read, or has another number of inputs.
+    """
+    try:
+        model = _core().read_model(file)
+    except RuntimeError as error:
+        raise WeightsError(f"{file} is damaged or missing; export it again.") from error
+    if len(model.inputs) != inputs:
+        raise WeightsError(f"{file} has other inputs than its record; export it again.")
+    return model
 
 
 def _array(tensor: Tensor) -> Any:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cascade.engines.exporting import RECORD, export_networks, exported_stages, 
 from cascade.engines.openvino_network import OpenVINONetwork
 from cascade.errors import ContractError, WeightsError
 from cascade.extras import install_command
+from cascade.networks.stage_network import StageNetwork
 from cascade.saving.components import read_json
 from cascade.stage import Stage
 
@@ -37,6 +39,36 @@ def with_engine(chain: StageChain, engine: str) -> StageChain:
             another version, or from other weights.
         WeightsError: if the folder is damaged.
     """
+    _check_engine(engine)
+    digests = _network_digests(chain)
+    folder = _kept_export(chain, digests) if engine == OPENVINO else Path(engine)
+    return _with_export(chain, folder, digests, _kept_folder("compiled"))
+
+
+def as_if_with_engine(chain: StageChain, engine: str) -> StageChain:
+    """Return a chain that has the digest of `with_engine`, for a dry run: nothing is exported.
+
+    The networks of `openvino` predict nothing; those of a folder do, and keep nothing.
+
+    Args:
+        chain: as for `with_engine`.
+        engine: as for `with_engine`.
+
+    Raises:
+        CascadeError: as `with_engine`.
+    """
+    _check_engine(engine)
+    if engine != OPENVINO:
+        return _with_export(chain, Path(engine), _network_digests(chain), None)
+    return _with_networks(chain, lambda name, original: OpenVINONetwork(original))
+
+
+def _check_engine(engine: str) -> None:
+    """Check that an engine is known and installed.
+
+    Raises:
+        ContractError: if it is not.
+    """
     if engine != OPENVINO and not Path(engine).is_dir():
         raise ContractError(
             f"engine must be {OPENVINO!r} or a folder of cascade export, got {engine!r}."
@@ -45,16 +77,31 @@ def with_engine(chain: StageChain, engine: str) -> StageChain:
         raise ContractError(
             f"the engine openvino is not installed; run {install_command(OPENVINO)}."
         )
-    exported = exported_stages(chain)
-    digests = {name: network_digest(stage) for name, stage in exported.items()}
-    folder = _kept_export(chain, digests) if engine == OPENVINO else Path(engine)
-    record = _checked_record(folder, digests)
-    compiled = _kept_folder("compiled")
+
+
+def _network_digests(chain: StageChain) -> dict[str, str]:
+    return {name: network_digest(stage) for name, stage in exported_stages(chain).items()}
+
+
+def _with_export(
+    chain: StageChain, folder: Path, digests: dict[str, str], compiled: Path | None
+) -> StageChain:
+    """The chain whose networks are those of an exported folder, after checking that they fit."""
+    records = _checked_record(folder, digests)["stages"]
+
+    def network_of(name: str, original: StageNetwork) -> OpenVINONetwork:
+        own = records[name]
+        return OpenVINONetwork(original, folder / own["file"], own["inputs"], compiled)
+
+    return _with_networks(chain, network_of)
+
+
+def _with_networks(
+    chain: StageChain, network_of: Callable[[str, StageNetwork], OpenVINONetwork]
+) -> StageChain:
     stages: dict[str, Stage] = dict(chain.items())
-    for name, stage in exported.items():
-        own = record["stages"][name]
-        network = OpenVINONetwork(stage.network, folder / own["file"], own["inputs"], compiled)
-        stages[name] = stage.with_network(network)
+    for name, stage in exported_stages(chain).items():
+        stages[name] = stage.with_network(network_of(name, stage.network))
     return chain.of(stages)
 
 

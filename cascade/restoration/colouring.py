@@ -188,7 +188,8 @@ def coloured_bands(
     """
     stage = colouriser_of(stages)
     greys = [luminance(image[None].float().cpu()) for image in images]  # (1, 1, H, W)
-    size_px = _working_size(stage, greys[0])
+    height, width = greys[0].shape[-2:]
+    size_px = _working_size(stage, (height, width))
     small = torch.cat([resize(grey, size_px, "bicubic") for grey in greys])  # (B, 1, h, w)
     coloured = _colour_small(stage, small, seeds, colouring, progress)
     chroma = coloured - luminance(coloured)  # (B, 3, h, w)
@@ -213,9 +214,9 @@ def _full_bands(grey: Tensor, small: Tensor, chroma: Tensor) -> Bands:
         yield rows, impose_luminance(band + at_full[0] * band + at_full[1], band)
 
 
-def _working_size(stage: Stage, grey: Tensor) -> tuple[int, int]:
+def _working_size(stage: Stage, size_px: tuple[int, int]) -> tuple[int, int]:
     """Height and width for colouring: the shorter side is the stage's size, or smaller."""
-    height, width = grey.shape[-2:]
+    height, width = size_px
     share = min(1.0, stage.space.longer_px / min(height, width))
     return max(1, round(height * share)), max(1, round(width * share))
 
@@ -273,6 +274,20 @@ def _box(images: Tensor) -> Tensor:
 # ---- hints --------------------------------------------------------------------------------------
 
 
+def check_hints(stage: Stage, hints: Picture, size_px: tuple[int, int]) -> None:
+    """Check before the long work that hints fit a picture.
+
+    Args:
+        stage: the stage that colours.
+        hints: a picture with strokes.
+        size_px: height and width of the picture.
+
+    Raises:
+        ContractError: if the hints have other proportions, or no stroke.
+    """
+    _small_strokes(hints, _working_size(stage, size_px))
+
+
 def _known(hints: Picture, small: Tensor) -> Known:
     """Convert hints to pixels with known colours, at the size of the colouring.
 
@@ -281,9 +296,16 @@ def _known(hints: Picture, small: Tensor) -> Known:
         small: (1, 1, h, w) in [-1, 1], the downscaled grey picture.
 
     Raises:
-        ContractError: if the hints have another shape, or no stroke.
+        ContractError: if the hints have other proportions, or no stroke.
     """
     height, width = small.shape[-2:]
+    chroma, mask = _small_strokes(hints, (height, width))
+    return Known(impose_luminance(small + chroma, small), mask)
+
+
+def _small_strokes(hints: Picture, size_px: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Downscale strokes: colour differences from grey (1, 3, h, w), and where they are (h, w)."""
+    height, width = size_px
     if abs(hints.size[0] * width - hints.size[1] * height) > max(hints.size) * 2:
         raise ContractError(
             f"the hints have {hints.size[1]}x{hints.size[0]} px, but the image has another size; "
@@ -298,8 +320,7 @@ def _known(hints: Picture, small: Tensor) -> Known:
             "the hints hold no coloured stroke, or only strokes thinner than a pixel of the "
             f"{width}x{height} px at which the model colourises; paint broader ones."
         )
-    colours = impose_luminance(small + amount / covered.clamp(min=HINT_SHARE), small)
-    return Known(colours, mask)
+    return amount / covered.clamp(min=HINT_SHARE), mask
 
 
 def _strokes(hints: Picture) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ found. A final name may fill all 255 bytes that file systems allow; a hash stand
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -221,18 +222,40 @@ def check_writable_folder(path: Path) -> None:
     Raises:
         OutputError: if the folder cannot be created or written to, or is the address of a store.
     """
+    _check_not_in_store(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise _not_writable(path, error.strerror or str(error)) from error
+
+
+def check_folder_can_be_written(path: Path) -> None:
+    """Check the permissions that an output folder would be made and filled with; creates nothing.
+
+    Raises:
+        OutputError: as `check_writable_folder`, as far as permissions tell.
+    """
+    _check_not_in_store(path)
+    existing = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
+    if not existing.is_dir():
+        raise _not_writable(path, os.strerror(errno.EEXIST if existing == path else errno.ENOTDIR))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise _not_writable(path, os.strerror(errno.EACCES))
+
+
+def _check_not_in_store(path: Path) -> None:
     store = re.match(r"[a-z][a-z0-9+.-]+:/", path.as_posix())  # a Path joins the two slashes
     if store is not None:  # the rest of the address may hold a password
         raise OutputError(
             f"{store.group()}/… is the address of a store; name a folder of this machine and copy "
             "it afterwards."
         )
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise OutputError(f"cannot write to folder {path}: {error.strerror or error}.") from error
+
+
+def _not_writable(path: Path, reason: str) -> OutputError:
+    return OutputError(f"cannot write to folder {path}: {reason}.")
 
 
 def _sync(path: Path) -> None:

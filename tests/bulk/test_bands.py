@@ -180,3 +180,33 @@ def test_bands_have_a_result_for_each_seed(upscale):
     assert len(results) == 2
     assert results[0].shape == results[1].shape
     assert (results[0] != results[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "out", "reason"),
+    [
+        ((), "x.png", "PNG holds one image of 1 or 3 bands of uint8 or uint16"),
+        (("--nodata", 70000), "x.tif", "a.npy: no value of type int16 can be 70000"),
+        ((), "one.tif", "the image has 1 band, but the model takes 2"),
+        ((), "double.tif", "holds values of type float64"),
+    ],
+)
+def test_a_dry_run_finds_what_a_run_cannot_make(upscale, options, out, reason):
+    np.save("a.npy", np.zeros((2, 8, 10), np.int16))
+    np.save("one.npy", np.zeros((8, 8), np.uint16))
+    np.save("double.npy", np.zeros((2, 8, 8)))
+    source = "a.npy" if out.startswith("x") else out.replace(".tif", ".npy")
+    rehearsed = upscale(source, *options, "--dry-run", out=out)
+    done = upscale(source, *options, out=out)
+    assert rehearsed.code == done.code == 1
+    for each in (rehearsed, done):
+        assert reason in each.err
+    assert "0 to be upscaled, 1 failed; nothing was written" in rehearsed.out
+
+
+def test_a_dry_run_tells_the_images_of_a_file(upscale):
+    np.save("stack.npy", np.zeros((3, 2, 8, 10), np.uint16))
+    rehearsed = upscale("stack.npy", "--dry-run")
+    assert rehearsed.out.splitlines()[0] == "to be made: out/stack.npy, 20x16 px, 3 pages"
+    first = upscale("stack.npy", "--pages", "first", "--dry-run")
+    assert first.out.splitlines()[0] == "to be made: out/stack.npy, 20x16 px"

@@ -95,6 +95,8 @@ def test_scratches_are_mended_in_a_grown_mask_and_grey_pictures_stay_grey(
     whole = command("restore", "scan.png", "-o", "whole.png", *options)
     assert whole.code == 1
     assert "scan.png: no damaged area is marked: pass --mask" in whole.err
+    rehearsed = command("restore", "scan.png", "-o", "whole.png", "--dry-run", *options)
+    assert (rehearsed.code, rehearsed.err) == (1, whole.err.partition("\n")[2])
     edited = command("edit", "scan.png", "--mask", mask, "-o", "edited.png", *options)
     assert edited.code == 0, edited.err
     colours = read_picture(Path("edited.png")).colour
@@ -102,6 +104,10 @@ def test_scratches_are_mended_in_a_grown_mask_and_grey_pictures_stay_grey(
 
 
 def test_a_mask_is_for_all_pictures_of_its_size_and_the_others_fail(edit, photos, mask):
+    rehearsed = edit(photos, "--mask", mask, "--format", "png", "--dry-run")
+    assert rehearsed.code == 1
+    assert "4 to be edited, 1 failed; nothing was written" in rehearsed.out
+    assert "d.webp: the mask has 20x14 px, but the image has 9x31" in rehearsed.err
     done = edit(photos, "--mask", mask, "--format", "png")
     assert (done.code, done.out) == (1, "4 edited, 1 failed\n"), done.err
     assert (
@@ -122,6 +128,10 @@ def test_without_a_mask_what_is_transparent_is_filled(edit, photos):
     clear[..., 3] = 255
     clear[4:8, 4:8, 3] = 0
     Image.fromarray(clear).save("clear.png")
+    rehearsed = edit("clear.png", photos / "a.jpg", "-n", 2, "--dry-run")
+    assert rehearsed.code == 1
+    assert "2 to be edited, 2 failed; nothing was written" in rehearsed.out
+    assert "a.jpg: nothing to inpaint is marked: give a mask" in rehearsed.err
     done = edit("clear.png", photos / "a.jpg", "-n", 2)
     assert (done.code, done.out) == (1, "2 edited, 2 failed\n"), done.err
     assert "a.jpg: nothing to inpaint is marked: give a mask" in done.err

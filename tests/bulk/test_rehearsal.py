@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cascade.conditioning.mask import Mask
+from cascade.contract import Contract
+from cascade.space import Space
+
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Time and contents of everything below a folder, by path."""
@@ -88,10 +92,6 @@ def test_a_dry_run_names_what_is_left_out(command, photos, colourer):
 def test_a_dry_run_knows_the_size_of_a_result_with_new_borders(
     command, saved_pipeline, photos, tmp_path, draw
 ):
-    from cascade.conditioning.mask import Mask
-    from cascade.contract import Contract
-    from cascade.space import Space
-
     model = saved_pipeline("fill", Contract(Space(size_px=16), (Mask(),)), tmp_path / "model")
     options = ["-o", "wide.jpg", "--uncrop", "2,0,3,1", "--model", model]
     rehearsed = command("edit", photos / "a.jpg", *options, "--dry-run")
@@ -115,3 +115,49 @@ def test_a_dry_run_of_a_shard_counts_its_images(command, photos, options, tmp_pa
     again = command("upscale", "shard.tar", *options, "--dry-run")
     assert again.out.splitlines()[-1] == "0 to be upscaled, 2 already done; nothing was written"
     shutil.rmtree("out")
+
+
+@pytest.mark.parametrize(
+    ("size", "colour", "reason"),
+    [
+        ((16, 30), "red", "c.png: the hints have 16x30 px, but the image has another size"),
+        ((20, 14), "grey", "c.png: the hints hold no coloured stroke"),
+    ],
+)
+def test_a_dry_run_knows_hints_that_do_not_fit(command, colourer, photos, size, colour, reason):
+    Image.new("RGB", size, colour).save("hints.png")
+    line = ["colourise", photos / "sub" / "c.png", "-o", "out.png", "--hints", "hints.png"]
+    for more in (["--dry-run"], []):
+        done = command(*line, "--model", colourer, "--device", "cpu", *more)
+        assert done.code == 1
+        assert reason in done.err
+
+
+def test_a_dry_run_names_the_frame_that_fails(command, saved_pipeline, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = saved_pipeline("fill", Contract(Space(size_px=16), (Mask(),)), tmp_path / "model")
+    clear, opaque = Image.new("RGBA", (20, 14), (9, 9, 9, 0)), Image.new("RGBA", (20, 14), "red")
+    clear.save("two.webp", save_all=True, append_images=[opaque], lossless=True)
+    for more in (["--dry-run"], []):
+        line = ["two.webp", "-o", "out.webp", "--model", model, "--device", "cpu", *more]
+        done = command("edit", *line)
+        assert done.code == 1
+        assert "two.webp: frame 2: nothing to inpaint is marked" in done.err
+
+
+def test_a_dry_run_needs_the_device_of_the_run(command, photos, upscaler):
+    line = ["upscale", photos, "-o", "out", "--model", upscaler, "--device", "cuda:77"]
+    rehearsed = command(*line, "--dry-run")
+    assert (rehearsed.code, rehearsed.out) == (1, "")
+    assert "device 'cuda:77' cannot be used here" in rehearsed.err
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("out", ["file/below", "file/below/a.png"])
+def test_a_dry_run_needs_a_folder_that_can_be_written(command, photos, upscaler, out):
+    Path("file").write_text("mine")
+    line = ["upscale", photos / "a.jpg", "-o", out, "--model", upscaler, "--device", "cpu"]
+    for more in (["--dry-run"], []):
+        done = command(*line, *more)
+        assert (done.code, done.out) == (1, "")
+        assert f"cannot write to folder {Path('file', 'below')}: " in done.err

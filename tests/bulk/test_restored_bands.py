@@ -21,7 +21,7 @@ TAKEN = PairedImage(channels=1, range=(0, 4000))
 
 @pytest.fixture(scope="module")
 def models(saved_pipeline, tmp_path_factory) -> dict[str, str]:
-    """Folders of pipelines: one band to shares, to levels, to two bands, and colours to two."""
+    """Folders of pipelines: one band to shares, levels, two bands, colours; and colours to two."""
     spaces = {
         "shares": Space(size_px=8, channels=1, range=(0, 1)),
         "levels": Space(size_px=8, channels=1, range=(0, 250)),
@@ -30,6 +30,7 @@ def models(saved_pipeline, tmp_path_factory) -> dict[str, str]:
     colour = PairedImage(channels=3, range=(0, 255))
     contracts = {name: Contract(space, (TAKEN,)) for name, space in spaces.items()}
     contracts["of colours"] = Contract(spaces["two"], (colour,))
+    contracts["to colours"] = Contract(Space(size_px=8), (TAKEN,))
     folder = tmp_path_factory.mktemp("models")
     return {
         name: saved_pipeline("restorer", contract, folder / name)
@@ -193,3 +194,33 @@ def test_pictures_that_are_cut_off_or_transparent_are_remarked(restore, draw):
     assert "is transparent in places" in restore("b.webp", "of colours").err
     draw(Path("c.png"))
     assert "PNG holds one image of 1 or 3 bands" in restore("c.png", "of colours").err
+
+
+# ---- dry runs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "model", "options", "out", "reason"),
+    [
+        ("a.npy", "levels", (), "x.tif", ""),
+        ("a.npy", "two", (), "x.png", "PNG holds one image of 1 or 3 bands"),
+        ("c.jpg", "of colours", (), "x.tif", ""),
+        ("c.jpg", "of colours", (), "x.png", "PNG holds one image of 1 or 3 bands"),
+        ("c.jpg", "of colours", ("--map", "-n", 2), "x.tif", "a standard deviation needs a model"),
+        ("a.npy", "to colours", (), "x.png", ""),
+        ("a.npy", "to colours", ("--map", "-n", 2), "x.png", "a standard deviation needs a model"),
+        ("stack.npy", "to colours", (), "x.png", "the file holds 2 images, but a colour image is"),
+    ],
+)
+def test_a_dry_run_fails_where_the_run_does(restore, draw, source, model, options, out, reason):
+    np.save("a.npy", numbers(12, 8))
+    np.save("stack.npy", numbers(2, 12, 8))
+    draw(Path("c.jpg"), size=(8, 12))
+    rehearsed = restore(source, model, *options, "--dry-run", out=out)
+    assert not Path(out).exists()
+    done = restore(source, model, *options, out=out)
+    assert rehearsed.code == done.code == int(bool(reason)), rehearsed.err
+    for each in (rehearsed, done):
+        assert reason in each.err
+    if not reason:
+        assert rehearsed.out.splitlines()[0] == f"to be made: {out}, 8x12 px"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tiny_autoencoders import IdentityAutoencoder
 from torch import Tensor
 
@@ -325,6 +326,36 @@ def test_an_engine_does_not_compute_on_an_accelerator(command, saved, exported, 
         done = command(*arguments, *options)
         assert done.code == 1
         assert "cascade: engines compute on the CPU, got device 'cuda'" in done.err
+    rehearsed = command(*arguments, *options, "--dry-run")
+    assert (rehearsed.code, rehearsed.err) == (1, done.err)
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_dry_run_exports_nothing_and_knows_what_an_engine_did(
+    command, saved, exports, cache, exported, tmp_path, is_folder
+):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    engine = exported if is_folder else "openvino"
+    options = ["-o", tmp_path / "out", "--model", saved, "--engine", engine]
+    rehearsed = command("upscale", tmp_path / "a.png", *options, "--dry-run")
+    assert rehearsed.code == 0, rehearsed.err
+    assert rehearsed.out.splitlines()[-1] == "1 to be upscaled; nothing was written"
+    assert exports == list(cache.iterdir()) == []
+    assert command("upscale", tmp_path / "a.png", *options).out == "1 upscaled\n"
+    again = command("upscale", tmp_path / "a.png", *options, "--dry-run")
+    last = "0 to be upscaled, 1 already done; nothing was written"
+    assert again.out.splitlines()[-1:] == [last], again.err
+
+
+def test_a_dry_run_refuses_an_export_of_other_weights(command, saved, other, tmp_path):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    record = json.loads((other / RECORD).read_text())
+    record["stages"]["base"]["weights"] = "0" * 64
+    (other / RECORD).write_text(json.dumps(record))
+    options = ["-o", tmp_path / "out", "--model", saved, "--engine", other, "--dry-run"]
+    refused = command("upscale", tmp_path / "a.png", *options)
+    assert refused.code == 1
+    assert "holds other weights of stage 'base'" in refused.err
 
 
 def test_export_says_what_it_wrote(command, saved, monkeypatch, tmp_path):

@@ -12,6 +12,7 @@ from cascade.saving import atomic
 from cascade.saving.atomic import (
     atomic_file,
     atomic_folder,
+    check_folder_can_be_written,
     check_writable_folder,
     remove_leftovers,
 )
@@ -188,6 +189,26 @@ def test_an_error_of_safetensors_is_an_output_error(tmp_path):
 def test_a_writable_folder_is_made_and_left_empty(tmp_path):
     check_writable_folder(tmp_path / "a" / "b")
     assert names(tmp_path / "a" / "b") == []
+
+
+def test_whether_a_folder_can_be_written_is_told_without_making_it(tmp_path):
+    check_folder_can_be_written(tmp_path / "a" / "b")
+    assert names(tmp_path) == []
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file", tmp_path / "file" / "below" / "deep"):
+        for check in (check_writable_folder, check_folder_can_be_written):
+            with pytest.raises(OutputError, match="cannot write to folder") as error:
+                check(path)
+            assert str(path) in str(error.value)
+
+
+def test_a_folder_without_permission_is_told(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o555)
+    if os.access(tmp_path / "closed", os.W_OK):
+        pytest.skip("this user may write everywhere")
+    for path in (tmp_path / "closed", tmp_path / "closed" / "a" / "b"):
+        with pytest.raises(OutputError, match=r"cannot write to folder .*: Permission denied"):
+            check_folder_can_be_written(path)
 
 
 @pytest.mark.parametrize("path", ["file", "file/below", "/proc/below"])
