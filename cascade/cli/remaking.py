@@ -135,8 +135,10 @@ def remaking_of(
         suffix: the suffix of the picture's name, which decides the format of the result.
     """
     if isinstance(record.seeds, list):
-        count = len(record.seeds)
-        return Remaking(notes=(f"no command: a sheet of {count} images, each with its own",))
+        from cascade.reporting.words import counted
+
+        sheet = f"a sheet of {counted(len(record.seeds), 'image')}"
+        return Remaking(notes=(f"no command: {sheet}, each with its own",))
     if not _is_model(record.model) or record.command not in MAKING:
         return Remaking(notes=("no command: the record does not say which command and model",))
     if label := _label_with_comma(record):
