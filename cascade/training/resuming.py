@@ -84,9 +84,12 @@ def resume(
 
 
 def _without_hashes(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The identity without the hashes of the images' names and labels, which explain nothing."""
+    """The identity without the hashes of the images' names and labels, which explain nothing.
+
+    That missing values are refused is stated, though the identity of such a run leaves it out.
+    """
     data = {k: v for k, v in identity["data"].items() if k not in ("keys", "labels")}
-    return {**identity, "data": data}
+    return {**identity, "data": {"missing": "refuse", **data}}
 
 
 def _other_length(

@@ -140,8 +140,8 @@ def test_a_resumed_run_equals_one_without_a_gap_bit_by_bit(scenes, tmp_path, mon
 @pytest.mark.parametrize(
     ("first", "then", "words"),
     [
-        ("data.missing=mask", "data.missing=refuse", r"data\.missing=mask \(now null\)"),
-        ("data.missing=refuse", "data.missing=mask", r"data\.missing=null \(now mask\)"),
+        ("data.missing=mask", "data.missing=refuse", r"data\.missing=mask \(now refuse\)"),
+        ("data.missing=refuse", "data.missing=mask", r"data\.missing=refuse \(now mask\)"),
         ("data.nodata=-1", "data.nodata=-2", r"data\.nodata=-1\.0 \(now -2\.0\)"),
     ],
 )
