@@ -67,7 +67,7 @@ def test_a_record_of_wrong_types_cannot_be_read(recorded, command, record):
     assert (done.code, len(done.out.splitlines())) == (0, 2), done.err
     assert "record   cannot be read (" in done.out
     done = command("inspect", path, "--json")
-    (document,) = json.loads(done.out)["pictures"]
+    (document,) = json.loads(done.out)["images"]
     assert (document["command"], len(document["notes"])) == ("", 1)
 
 
@@ -155,7 +155,7 @@ def test_a_folder_is_inspected_as_a_whole(command, tmp_path):
     assert done.out.count("none: an uncertainty map or a sheet that Cascade wrote") == 2
     listed = command("inspect", folder, "--json")
     assert listed.code == 1
-    broken, *others = json.loads(listed.out)["pictures"]
+    broken, *others = json.loads(listed.out)["images"]
     assert "not a readable image" in broken["error"]
     assert [each["mark"] for each in others] == ["", "", "trainedAlgorithmicMedia", ""]
     (tmp_path / "empty").mkdir()

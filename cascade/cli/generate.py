@@ -240,7 +240,7 @@ def _document(pipeline: str, files: GeneratedFiles, out: str) -> Document:
     each = zip(files.pictures, files.seeds, files.prompts, strict=True)
     return {
         "pipeline": pipeline,
-        "pictures": [
+        "images": [
             {"file": place(file), "seed": seed, "prompt": prompt} for file, seed, prompt in each
         ],
         "grid": place(files.grid),

@@ -82,7 +82,7 @@ def inspect(
         typer.echo(f"{len(files):,} images: {counts}")
     if kinds[UNREADABLE]:
         context.meta[EXIT_CODE] = 1
-    return {"pictures": documents} if as_json else None
+    return {"images": documents} if as_json else None
 
 
 def _kind_of(inspection: Inspection) -> str:

@@ -88,7 +88,7 @@ def test_a_result_tells_how_it_was_made(upscale, command, name):
     assert "seed     5" in done.out
     suffix = name.removeprefix("a")
     assert f"cascade upscale INPUT -o OUTPUT{suffix} --model FOLDER/scans-x2" in done.out
-    (document,) = json.loads(command("inspect", f"out/{name}", "--json").out)["pictures"]
+    (document,) = json.loads(command("inspect", f"out/{name}", "--json").out)["images"]
     assert document["record"]["stages"]["up"]["steps"] == 1
     assert document["mark"] == RESTORED
 

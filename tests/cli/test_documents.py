@@ -53,7 +53,7 @@ def test_generated_files_are_listed_with_their_seeds(command, trained, tmp_path)
     assert done.code == 0, done.err
     assert json.loads(done.out) == {
         "pipeline": str(trained.pipeline),
-        "pictures": [
+        "images": [
             {"file": str(tmp_path / f"0000{number}.png"), "seed": 7 + number, "prompt": ""}
             for number in range(2)
         ],
@@ -66,7 +66,7 @@ def test_generated_files_are_listed_with_their_seeds(command, trained, tmp_path)
 def test_pictures_are_inspected(command, trained, tmp_path):
     command("generate", trained.pipeline, "--steps", 1, "--seed", 3, "-o", tmp_path)
     done = command("inspect", tmp_path / "00000.png", tmp_path / "grid.png", "--json")
-    first, grid = json.loads(done.out)["pictures"]
+    first, grid = json.loads(done.out)["images"]
     assert set(first) == {"file", "mark", "command", "notes", "record"}
     assert first["record"]["seed"] == 3
     assert grid["file"] == str(tmp_path / "grid.png")

@@ -221,7 +221,7 @@ def test_pictures_go_to_a_store_and_count_on(command, trained, store):
 
     done = command(*arguments, "-n", 2, "--seed", 3, "--json")
     assert done.code == 0, done.err
-    assert json.loads(done.out)["pictures"][1] == {
+    assert json.loads(done.out)["images"][1] == {
         "file": "memory://drawn/00001.png", "seed": 4, "prompt": ""
     }  # fmt: skip
     _, *pictures = names()

@@ -72,7 +72,7 @@ def pixels(path: Path | str) -> np.ndarray:
 def inspected(command, path: Path | str) -> dict:
     done = command("inspect", path, "--json")
     assert done.code == 0, done.err
-    (document,) = json.loads(done.out)["pictures"]
+    (document,) = json.loads(done.out)["images"]
     return document
 
 

@@ -159,10 +159,10 @@ def test_results_are_signed_once_and_inspected(command, model, options, tmp_path
     shown = command("inspect", result)
     assert "manifest signed by Archive, Signer, compositeWithTrained" in shown.out
     assert "verifies yes, unchanged since it was signed; its signer is on no list" in shown.out
-    (values,) = json.loads(command("inspect", result, "--json").out)["pictures"]
+    (values,) = json.loads(command("inspect", result, "--json").out)["images"]
     page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
     (row,) = re.findall(r"^\| `inspect` \| (.+) \|$", page, flags=re.MULTILINE)
-    assert set(values) == set(re.findall(r"`(\w+)`", row)) - {"pictures", "error"}
+    assert set(values) == set(re.findall(r"`(\w+)`", row)) - {"images", "error"}
     before = result.stat().st_mtime_ns
     assert "1 already done" in upscale(command, model, tmp_path, *options).out
     assert result.stat().st_mtime_ns == before
