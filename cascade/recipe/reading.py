@@ -63,7 +63,10 @@ def load_any_recipe(name: str, overrides: Sequence[str] = ()) -> StageRecipe | P
         RecipeError: if the recipe is missing, or naming the key that does not fit.
     """
     path = find_any_recipe(name)
-    kind = read_yaml(path).get("kind")
+    try:
+        kind = read_yaml(path).get("kind")
+    except OmegaConfBaseException as error:  # a reference such as ${x}
+        raise RecipeError(f"{path}: key 'kind': {one_line(error)}.") from error
     if kind not in ("stage", "pipeline"):
         raise RecipeError(f"{path}: key 'kind' must be 'stage' or 'pipeline', got {kind!r}.")
     return _load(path, overrides, StageRecipe if kind == "stage" else PipelineRecipe)

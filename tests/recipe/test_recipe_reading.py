@@ -308,3 +308,5 @@ def test_either_kind_is_read_by_what_it_says(tmp_path):
     assert isinstance(load_any_recipe("tiny-32"), PipelineRecipe)
     with pytest.raises(RecipeError, match="'kind' must be 'stage' or 'pipeline', got 'stag'"):
         load_any_recipe(str(changed(tmp_path, ("kind: stage", "kind: stag"))))
+    with pytest.raises(RecipeError, match="key 'kind': Interpolation key 'x' not found"):
+        load_any_recipe(str(changed(tmp_path, ("kind: stage", "kind: ${x}"))))
