@@ -142,7 +142,7 @@ class Shared:
         typer.Option(
             "--dry-run",
             help="Only print what would be done with each image, and the size of its result; the "
-            "model is loaded, but nothing is drawn or written.",
+            "model is loaded, but nothing is generated or written.",
         ),
     ] = False
     image_format: Annotated[
