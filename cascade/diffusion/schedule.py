@@ -125,13 +125,16 @@ class NoiseSchedule:
         alpha, sigma = self.alpha_sigma(t)
         return alpha * x0 + sigma * eps
 
-    def sampling_timesteps(self, steps: int) -> list[int]:
-        """The timesteps to visit: evenly spaced, falling, from T - 1 (`trailing` spacing).
+    def sampling_timesteps(self, steps: int, timestep_shift: float = 1.0) -> list[int]:
+        """The timesteps to visit: falling from T - 1, evenly spaced (`trailing`) or shifted.
 
-        Sampling starts from pure noise, so the first timestep must be the noisiest one.
+        Sampling starts from pure noise, so the first timestep must be the noisiest one. A shift s
+        moves the place u in (0, 1] of a timestep to s u / (1 + (s - 1) u), as in Stable Diffusion 3
+        (Esser et al. 2024, arXiv 2403.03206, eq. 23).
 
         Args:
             steps: number of timesteps, from 1 to T.
+            timestep_shift: above 0; above 1, more timesteps lie at high noise, and below 1, at low.
 
         Returns:
             Exactly `steps` different timesteps, the first T - 1.
@@ -143,7 +146,15 @@ class NoiseSchedule:
             raise ContractError(
                 f"steps must be from 1 to {self.train_steps}, the schedule's length; got {steps}."
             )
-        return [round(self.train_steps * (steps - i) / steps) - 1 for i in range(steps)]
+        timesteps = []
+        above = self.train_steps
+        for left in range(steps, 0, -1):  # u = left / steps
+            whole = steps + (timestep_shift - 1) * left
+            place = round(self.train_steps * timestep_shift * left / whole)
+            above = min(max(place, left), above)
+            timesteps.append(above - 1)
+            above -= 1
+        return timesteps
 
     def refined_timesteps(self, steps: int) -> list[int]:
         """The timesteps for solvers of the flow: from T - 1 to 0, closer together at low noise.

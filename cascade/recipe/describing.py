@@ -226,9 +226,10 @@ def _summary(kind: type) -> str:
 
 
 def _attributes(kind: type) -> dict[str, str]:
-    """What a docstring says about each attribute, in the words of a recipe."""
-    block = ATTRIBUTES.search(inspect.getdoc(kind) or "")
-    parts = re.split(r"^ {4}(\w+): ", block[1] if block else "", flags=re.MULTILINE)[1:]
+    """What a class and its bases say about each attribute, in the words of a recipe."""
+    blocks = [ATTRIBUTES.search(inspect.cleandoc(each.__doc__ or "")) for each in kind.__mro__]
+    block = "\n".join(each[1] for each in reversed(blocks) if each)
+    parts = re.split(r"^ {4}(\w+): ", block, flags=re.MULTILINE)[1:]
     texts = [REFERENCE.sub("", " ".join(each.split())) for each in parts[1::2]]
     meanings = [text[0].upper() + re.sub(r"\bNone\b", "`null`", text[1:]) for text in texts]
     return dict(zip(parts[::2], meanings, strict=True))

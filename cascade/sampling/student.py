@@ -14,6 +14,7 @@ from typing import Any
 from cascade.arguments import real_number, whole_number
 from cascade.errors import ContractError
 from cascade.sampling.guidance import Guidance
+from cascade.sampling.samplers.table import default_options
 from cascade.sampling.settings import SamplingSettings, as_interval
 
 SAMPLER = "ddim"  # with eta 0 and steps between the ends of the segments
@@ -96,10 +97,16 @@ class Student:
                 f"this student was trained for steps {self.steps} and no others, got "
                 f"{settings.steps}{other}."
             )
-        if settings.sampler != SAMPLER or settings.options.get("eta", 0) != 0:
+        options = {
+            name: value
+            for name, value in settings.options.items()
+            if settings.sampler != SAMPLER or value != default_options(SAMPLER)[name]
+        }
+        if settings.sampler != SAMPLER or options:
+            shown = "".join(f", {name} {value}" for name, value in options.items())
             raise ContractError(
-                f"a student samples with the sampler {SAMPLER} and eta 0, got {settings.sampler}"
-                f"{', eta ' + str(settings.options['eta']) if 'eta' in settings.options else ''}."
+                f"a student samples with the sampler {SAMPLER} and its default options, as it was "
+                f"trained, got {settings.sampler}{shown}."
             )
         if settings.reuse != 1:
             raise ContractError(

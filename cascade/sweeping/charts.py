@@ -68,9 +68,13 @@ def _figure_name(sweep: Sweep) -> str:
 
 
 def _changed_axes(sweep: Sweep, outcome: Outcome) -> set[str]:
-    """The axes in which a candidate differs from the current settings."""
+    """The axes in which a candidate differs from the current settings.
+
+    An option that another sampler lacks, whose value is None, is not a change of its own.
+    """
     current = sweep.outcomes[sweep.current].candidate.values
-    return {axis for axis, value in outcome.candidate.values.items() if value != current[axis]}
+    values = outcome.candidate.values
+    return {axis for axis, value in values.items() if value not in (current[axis], None)}
 
 
 def _numeric_axes(outcomes: Sequence[Outcome]) -> list[str]:

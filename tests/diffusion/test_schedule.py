@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,6 +102,27 @@ def test_spacing_equals_the_trailing_one_of_diffusers(steps):
     theirs = DDIMScheduler(timestep_spacing="trailing")
     theirs.set_timesteps(steps)
     assert NoiseSchedule().sampling_timesteps(steps) == theirs.timesteps.tolist()
+
+
+@pytest.mark.parametrize("timestep_shift", [0.01, 0.5, 3.0, 1000.0])
+@pytest.mark.parametrize("train_steps", [2, 37, 250])
+def test_shifted_timesteps_are_as_many_different_ones(train_steps, timestep_shift):
+    schedule = NoiseSchedule(train_steps=train_steps)
+    for steps in range(1, train_steps + 1):
+        timesteps = schedule.sampling_timesteps(steps, timestep_shift)
+        assert len(timesteps) == steps
+        assert timesteps[0] == train_steps - 1
+        assert timesteps[-1] >= 0
+        assert all(t > t_prev for t, t_prev in pairwise(timesteps))
+
+
+@pytest.mark.parametrize("timestep_shift", [0.5, 3.0])
+@pytest.mark.parametrize("steps", [1, 2, 4, 30])
+def test_the_shift_is_that_of_diffusers_for_flow_matching(steps, timestep_shift):
+    theirs = FlowMatchEulerDiscreteScheduler(shift=timestep_shift)
+    theirs.set_timesteps(sigmas=[(steps - i) / steps for i in range(steps)])  # shifts them
+    ours = NoiseSchedule().sampling_timesteps(steps, timestep_shift)
+    assert ours == [round(float(t)) - 1 for t in theirs.timesteps]
 
 
 @pytest.mark.parametrize("steps", [0, -1, 101])

@@ -177,8 +177,9 @@ PROCESS = NoiseProcess(NoiseSchedule(train_steps=100))
 
 def test_a_sampler_object_stands_for_its_name_steps_threshold_and_options():
     sampler = DDIM(PROCESS, 7, Thresholding("dynamic", 0.9), DDIMOptions(eta=0.5))
+    options = {"eta": 0.5, "timestep_shift": 1.0}
     settings = SamplingSettings(
-        sampler="ddim", steps=7, threshold="dynamic", percentile=0.9, options={"eta": 0.5}
+        sampler="ddim", steps=7, threshold="dynamic", percentile=0.9, options=options
     )
     assert SamplingSettings(sampler=sampler) == settings
     assert SamplingSettings(guidance=2).changed(sampler=sampler) == settings.changed(guidance=2)
@@ -232,8 +233,8 @@ def test_the_sampler_has_the_steps_options_and_threshold_of_the_settings():
 def test_every_sampler_says_which_options_it_has():
     for name in sampler_names():
         assert not set(option_names(name)) & set(SETTINGS)
-    assert option_names("ddim") == ["eta"]
-    assert option_names("ddpm") == ["variance"]
+    assert option_names("ddim") == ["timestep_shift", "eta"]
+    assert option_names("ddpm") == ["timestep_shift", "variance"]
     with pytest.raises(ContractError, match="unknown sampler 'dimm'"):
         option_names("dimm")
 

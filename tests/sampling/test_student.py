@@ -27,10 +27,11 @@ OWN = Student(steps=4, guidance=1.5, teacher="emoji-1024/base", teacher_sha256="
     [
         ({"steps": 8}, r"trained for steps 4 and no others, got 8; for other numbers take its "
          r"teacher emoji-1024/base\."),
-        ({"sampler": "unipc"}, "the sampler ddim and eta 0, got unipc"),
-        ({"sampler": "predictor-corrector"}, "ddim and eta 0, got predictor-corrector"),
-        ({"sampler": "langevin", "corrections": 3}, r"ddim and eta 0, got langevin\.$"),
-        ({"eta": 1.0}, "the sampler ddim and eta 0, got ddim, eta 1"),
+        ({"sampler": "unipc"}, "sampler ddim and its default options, as it was trained, got u"),
+        ({"sampler": "predictor-corrector"}, "as it was trained, got predictor-corrector"),
+        ({"sampler": "langevin", "corrections": 3}, r"trained, got langevin, corrections 3\.$"),
+        ({"eta": 1.0}, "default options, as it was trained, got ddim, eta 1"),
+        ({"timestep_shift": 2.0}, "as it was trained, got ddim, timestep_shift 2"),
         ({"reuse": 2}, "samples with reuse 1, as it was trained, got 2"),
         ({"guidance": 2.0}, "guidance 1.5 inside, got guidance 2 on top; use guidance 1"),
     ],

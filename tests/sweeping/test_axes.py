@@ -162,9 +162,11 @@ def test_the_default_axes_are_what_the_stages_have_a_use_for(cascade, colouriser
     assert names == {
         "base.steps",
         "base.sampler",
+        "base.timestep_shift",
         "base.guidance",
         "upsampler.steps",
         "upsampler.sampler",
+        "upsampler.timestep_shift",
         "upsampler.guidance",
         "upsampler.augmentation_level",
     }
@@ -172,7 +174,7 @@ def test_the_default_axes_are_what_the_stages_have_a_use_for(cascade, colouriser
     assert level.values == (0.0, 0.25, 0.5, 1.0)
     alone = CascadePipeline.from_stages({"colours": unlabelled(colouriser)})
     values = {axis.setting: axis.values for axis in default_axes(alone)}
-    assert set(values) == {"steps", "sampler", "augmentation_level"}
+    assert set(values) == {"steps", "sampler", "timestep_shift", "augmentation_level"}
     assert values["sampler"] == ("ddim", "ddpm", "dpmsolver++")  # all of them work in tiles
 
 
@@ -180,7 +182,14 @@ def test_temperatures_are_tried_where_a_first_guess_is_refined(refiner):
     axes = default_axes(CascadePipeline.from_stages({"up": refiner}))
     values = {axis.setting: axis.values for axis in axes}
     assert values["temperature"] == (0.4, 0.6, 0.8, 1.0)
-    assert set(values) == {"steps", "sampler", "temperature"}
+    assert set(values) == {"steps", "sampler", "timestep_shift", "temperature"}
+    assert values["timestep_shift"] == (1.0, 2.0, 4.0)
+
+
+def test_shifts_are_only_tried_for_samplers_that_have_them(refiner):
+    settings = refiner.sampling.changed(sampler="dpmsolver++")
+    axes = default_axes(CascadePipeline.from_stages({"up": refiner.with_sampling(settings)}))
+    assert {axis.setting for axis in axes} == {"steps", "sampler", "temperature"}
 
 
 def test_for_speed_few_steps_are_tried_with_every_temperature(refiner):

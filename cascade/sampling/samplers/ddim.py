@@ -10,24 +10,25 @@ from torch import Tensor
 
 from cascade.diffusion.noise import NoiseSource
 from cascade.errors import ContractError
-from cascade.sampling.samplers.sampler import PairSampler, batch_of
+from cascade.sampling.samplers.sampler import PairSampler, ShiftedOptions, batch_of
 from cascade.sampling.steps import ddim_step
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDIMOptions:
+class DDIMOptions(ShiftedOptions):
     """Options of DDIM.
 
     Attributes:
         eta: share of fresh noise, at least 0: 0 is deterministic, 1 is as noisy as DDPM.
 
     Raises:
-        ContractError: if eta is below 0 or not finite.
+        ContractError: if a value is out of range.
     """
 
     eta: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.eta < math.inf:
             raise ContractError(f"eta must be a number of at least 0, got {self.eta!r}.")
 
@@ -41,6 +42,10 @@ class DDIM(PairSampler):
 
     Options = DDIMOptions
     options: DDIMOptions
+
+    @property
+    def timesteps(self) -> list[int]:
+        return self.process.schedule.sampling_timesteps(self.steps, self.options.timestep_shift)
 
     def move(
         self,

@@ -9,24 +9,25 @@ from torch import Tensor
 
 from cascade.diffusion.noise import NoiseSource
 from cascade.errors import ContractError
-from cascade.sampling.samplers.sampler import PairSampler
+from cascade.sampling.samplers.sampler import PairSampler, ShiftedOptions
 from cascade.sampling.steps import Variance, ddpm_step
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDPMOptions:
+class DDPMOptions(ShiftedOptions):
     """Options of DDPM.
 
     Attributes:
         variance: `small` (that of the posterior) or `large` (beta); a learned variance replaces it.
 
     Raises:
-        ContractError: for any other variance.
+        ContractError: for any other variance, or a shift that is out of range.
     """
 
     variance: Variance = "small"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.variance not in get_args(Variance):
             raise ContractError(
                 f"variance must be one of {get_args(Variance)}, got {self.variance!r}."
@@ -39,6 +40,10 @@ class DDPM(PairSampler):
 
     Options = DDPMOptions
     options: DDPMOptions
+
+    @property
+    def timesteps(self) -> list[int]:
+        return self.process.schedule.sampling_timesteps(self.steps, self.options.timestep_shift)
 
     def move(
         self,

@@ -5,6 +5,7 @@ Shapes: all images (B, C, H, W).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,6 +23,28 @@ from cascade.sampling.thresholding import Thresholding
 @dataclass(frozen=True, kw_only=True)
 class NoOptions:
     """A sampler without options of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftedOptions:
+    """Options of samplers whose timesteps can be shifted.
+
+    Attributes:
+        timestep_shift: where the timesteps lie, above 0: above 1, more of them are at high noise,
+            and below 1, at low noise (Esser et al. 2024, arXiv 2403.03206, eq. 23).
+
+    Raises:
+        ContractError: if it is out of range.
+    """
+
+    timestep_shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timestep_shift < math.inf:
+            raise ContractError(
+                f"timestep_shift must be a number above 0, got {self.timestep_shift!r}; 1 spaces "
+                "the timesteps evenly."
+            )
 
 
 class Sampler(ABC):

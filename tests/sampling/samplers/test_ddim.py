@@ -47,10 +47,12 @@ def test_the_trajectory_equals_diffusers(process, some_network, steps, predictio
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+@pytest.mark.parametrize("shift", [0.5, 1.0, 4.0])
 @pytest.mark.parametrize("steps", [1, 2, 7, 10, 30, 100])
-def test_noise_is_mapped_as_the_closed_form_says(process, gaussian, run, steps, prediction):
+def test_noise_is_mapped_as_the_closed_form_says(process, gaussian, run, steps, shift, prediction):
     process = NoiseProcess(process.schedule, prediction=prediction)
-    sampler = make_sampler("ddim", process, steps, threshold="none")
+    sampler = make_sampler("ddim", process, steps, threshold="none", timestep_shift=shift)
+    assert sampler.timesteps == process.schedule.sampling_timesteps(steps, shift)
     x_t = torch.linspace(-3, 3, 13).view(1, 1, 1, 13)
     images, _ = run(sampler, gaussian.denoiser(process), x_t, SeededNoise([0]))
     factor = 1.0
@@ -94,3 +96,18 @@ def test_noise_is_drawn_only_for_an_eta_above_0_and_not_in_the_last_step(
 def test_an_eta_that_is_no_number_from_0_is_refused(process, eta):
     with pytest.raises(ContractError, match="eta must be a number"):
         make_sampler("ddim", process, 5, eta=eta)
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm"])
+@pytest.mark.parametrize("shift", [0, -1.0, math.nan, math.inf, "much", None])
+def test_a_shift_that_is_no_number_above_0_is_refused(process, name, shift):
+    with pytest.raises(ContractError, match="timestep_shift must be a number"):
+        make_sampler(name, process, 5, timestep_shift=shift)
+
+
+def test_a_shift_puts_more_of_the_timesteps_at_high_noise(process):
+    steps = {
+        shift: make_sampler("ddpm", process, 4, timestep_shift=shift).timesteps
+        for shift in (0.5, 1.0, 2.0)
+    }
+    assert steps == {0.5: [99, 59, 32, 13], 1.0: [99, 74, 49, 24], 2.0: [99, 85, 66, 39]}

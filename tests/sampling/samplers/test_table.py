@@ -24,8 +24,8 @@ def test_options_are_the_fields_of_the_class():
     for name, kind in SAMPLERS.items():
         assert is_dataclass(kind.Options)
         assert option_names(name) == [field.name for field in fields(kind.Options)]
-    assert option_names("ddim") == ["eta"]
-    assert option_names("ddpm") == ["variance"]
+    assert option_names("ddim") == ["timestep_shift", "eta"]
+    assert option_names("ddpm") == ["timestep_shift", "variance"]
     assert option_names("unipc") == option_names("UniPCMultistepScheduler") == ["config"]
 
 
