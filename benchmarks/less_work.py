@@ -41,11 +41,11 @@ EPILOG = """examples:
 PARTS = ("tiles", "bf16", "reuse")
 INPUT_SIDES_PX = (64, 128, 160, 256, 512, 1024, 2048)
 OVERLAPS_PX = (0, 16, 32, 48, 64, 96)
-STAGES = (  # pipeline, stage, side of the result in pixels, images, steps
-    ("photo-x4", "upsampler", 256, 1, 8),
-    ("emoji-1024", "base", 64, 4, 12),
-    ("emoji-1024", "upsampler_256", 256, 1, 6),
-    ("photo-colour", "colours", 128, 2, 12),
+STAGES = (  # pipeline, stage, side of the result in pixels, images
+    ("photo-x4", "upsampler", 256, 1),
+    ("emoji-1024", "base", 64, 4),
+    ("emoji-1024", "upsampler_256", 256, 1),
+    ("photo-colour", "colours", 128, 2),
 )
 SEAM_PX = 8  # a seam reaches so far to both sides of the middle of an overlap
 
@@ -145,7 +145,7 @@ def stage_image(stage: DiffusionStage, side_px: int, images: int) -> Tensor | No
 def measure_bf16(rounds: int) -> None:
     """Print what converted weights save."""
     print("weights that autocast converts, over weights in bf16: time, and errors of 255 (rms)")
-    for pipeline, name, side_px, images, _ in STAGES:
+    for pipeline, name, side_px, images in STAGES:
         stage = load_stage(pipeline, name)
         image = stage_image(stage, side_px, images)
         slow = copy.copy(stage.network)
@@ -174,17 +174,19 @@ def measure_bf16(rounds: int) -> None:
 def measure_reuse(rounds: int) -> None:
     """Print what shared features save, and how near the pictures are."""
     print("full calls over calls that share features: time, and PSNR between them")
-    for pipeline, name, side_px, images, steps in STAGES:
+    for pipeline, name, side_px, images in STAGES:
         stage = load_stage(pipeline, name)
         image = stage_image(stage, side_px, images)
 
-        def drawn(reuse: int, stage=stage, image=image, images=images, steps=steps) -> Tensor:
-            settings = {"steps": steps, "reuse": reuse}
-            return draw(stage, image, images, settings=settings, precision="auto")
+        def drawn(reuse: int, stage=stage, image=image, images=images) -> Tensor:
+            return draw(stage, image, images, settings={"reuse": reuse}, precision="auto")
 
         near = decibels(drawn(2) - drawn(1))
         ratios = [seconds(lambda: drawn(1)) / seconds(lambda: drawn(2)) for _ in range(rounds)]
-        print(f"  {pipeline} {name}: {statistics.median(ratios):.2f}, {near:.1f} dB")
+        print(
+            f"  {pipeline} {name}, {stage.sampling.steps} steps: {statistics.median(ratios):.2f}, "
+            f"{near:.1f} dB"
+        )
 
 
 def main() -> None:

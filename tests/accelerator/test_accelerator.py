@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cascade.autoencoder_stage import AutoencoderStage
 from cascade.conditioning.batch import Batch
 from cascade.conditioning.inputs import Inputs
 from cascade.devices import best_device, find_device, has_fast_bf16
@@ -27,11 +28,13 @@ from cascade.diffusion_stage import DiffusionStage
 from cascade.pipeline import CascadePipeline
 from cascade.restoration.upscaling import Upscaling, upscale_image
 from cascade.sampling.samplers.table import sampler_names
-from cascade.stage import Run
+from cascade.space import Space
+from cascade.stage import Run, Stage
 from cascade.training.objectives.objective import Learner
 from cascade.training.objectives.table import make_objective
 from cascade.training.settings import TrainingSettings
 from cascade.training.sharding import full, shard
+from cascade.training.students import student_of
 from cascade.training.trainer import Trainer
 
 CHOSEN = os.environ.get("CASCADE_TEST_DEVICE")
@@ -58,6 +61,27 @@ def device() -> Iterator[torch.device]:
 def stages(base_stage, upsampler, colouriser, drawing) -> dict[str, DiffusionStage]:
     own = (base_stage, upsampler, colouriser, drawing.stages["base"])
     return dict(zip(STAGES, own, strict=True))
+
+
+@pytest.fixture
+def student(base_stage) -> DiffusionStage:
+    return student_of(base_stage, steps=STEPS)
+
+
+@pytest.fixture
+def autoencoder() -> AutoencoderStage:
+    torch.manual_seed(0)
+    options = {"channels": [8, 8], "norm_groups": 4}
+    return AutoencoderStage.build(Space(size_px=16), network_options=options).scaled(0.1, 0.5)
+
+
+def move(stage: Stage, device: torch.device, precision: str) -> None:
+    """Move a stage to the device, with weights for a precision."""
+    if device.type == "cpu" and precision == "fp16":
+        pytest.skip("the CPU does not compute in fp16")
+    stage.to(device)
+    if precision == "fp16":
+        stage.half()
 
 
 def error(result: Tensor, expected: Tensor) -> float:
@@ -88,13 +112,31 @@ def sample(stage: DiffusionStage, precision: str, sampler: str = "ddim") -> Tens
 @pytest.mark.parametrize("sampler", sampler_names())
 @pytest.mark.parametrize("name", STAGES)
 def test_images_are_those_of_the_cpu_in_fp32(stages, device, name, sampler, precision):
-    if device.type == "cpu" and precision == "fp16":
-        pytest.skip("the CPU does not compute in fp16")
     expected = sample(stages[name], "fp32", sampler)
-    stage = stages[name].to(device)
-    if precision == "fp16":
-        stage.half()
-    assert error(sample(stage, precision, sampler), expected) < LARGEST_ERROR[precision]
+    move(stages[name], device, precision)
+    assert error(sample(stages[name], precision, sampler), expected) < LARGEST_ERROR[precision]
+
+
+@pytest.mark.parametrize("precision", LARGEST_ERROR)
+def test_images_of_a_student_are_those_of_the_cpu_in_fp32(student, device, precision):
+    expected = sample(student, "fp32")
+    move(student, device, precision)
+    assert error(sample(student, precision), expected) < LARGEST_ERROR[precision]
+
+
+@pytest.mark.parametrize("precision", LARGEST_ERROR)
+def test_latents_and_images_of_an_autoencoder_are_those_of_the_cpu_in_fp32(
+    autoencoder, device, precision
+):
+    images = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
+    latents = autoencoder.encode(images, [3, 4])
+    expected = autoencoder.decode(latents)
+    move(autoencoder, device, precision)
+    own = "bf16" if precision == "bf16" else "fp32"  # which leaves weights in fp16 as they are
+    encoded = autoencoder.encode(images, [3, 4], precision=own)
+    assert error(encoded, latents) < LARGEST_ERROR[precision]
+    decoded = autoencoder.decode(latents, precision=own)
+    assert error(decoded, expected) < LARGEST_ERROR[precision]
 
 
 def test_a_seed_draws_the_noise_of_the_cpu(device):

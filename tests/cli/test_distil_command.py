@@ -96,6 +96,10 @@ def test_a_student_takes_its_teacher_s_place_in_a_cascade(command, student, trai
     done = command("generate", tmp_path / "pipeline", "--guidance", "3,1", "--out", tmp_path / "m")
     assert "guidance 1.5 inside, got guidance 3 on top; use guidance 1" in done.err
     assert len(done.err.splitlines()) == 1
+    done = command("generate", tmp_path / "pipeline", "--set", "base.reuse=2", "-o", tmp_path / "r")
+    assert done.code == 1
+    assert "samples with reuse 1, as it was trained, got 2" in done.err
+    assert len(done.err.splitlines()) == 1
 
 
 def test_settings_of_the_recipe_that_a_student_cannot_use_are_named(
@@ -178,6 +182,7 @@ def test_a_teacher_that_is_not_there_is_one_line(command, tmp_path, teacher, exp
         (4, ("student.guidance=-3",), "key 'student.guidance': guidance inside a student must be"),
         (4, ("student.step=4",), "unknown key 'student.step'; did you mean 'student.steps'"),
         (4, ("sampling.steps=9",), "trained for steps 4 and no others, got 9"),
+        (4, ("sampling.reuse=2",), "samples with reuse 1, as it was trained, got 2"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_one_line(

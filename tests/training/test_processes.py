@@ -137,6 +137,18 @@ def test_two_processes_train_as_one(server, pictures, one, tmp_path, accumulatio
     assert_same_training(tmp_path / "two", one)
 
 
+@pytest.mark.slow
+def test_two_processes_distil_as_one(server, pictures, one, tmp_path):
+    _, _, *values, out = command_line(pictures, "train.sample_count=4")
+    values[values.index("train.sample_every_images=0")] = "train.sample_every_images=64"
+    arguments = ["distil", one, "--steps", 2, *values, out]
+    for run, processes in (("alone", 1), ("two", 2)):
+        codes = server.run([*arguments, tmp_path / run], tmp_path / "said", processes)
+        assert set(codes) == {0}, (tmp_path / "said").read_text()
+    assert any("distance_to_teacher_student" in line for line in log(tmp_path / "alone"))
+    assert_same_training(tmp_path / "two", tmp_path / "alone")
+
+
 def test_a_run_goes_on_with_another_number_of_processes(server, pictures, one, tmp_path):
     half = [*command_line(pictures, images=32), tmp_path / "run"]
     assert server.run(half, tmp_path / "said", processes=2) == [0, 0]
