@@ -10,9 +10,11 @@
     likelihood  exact likelihoods by the ODE, 4 images of 64 px, as `cascade evaluate` takes them
     loop        our loop beside `diffusers.DDIMPipeline`, the same network in both
     limit       share of the core's speed that each bundled network reaches, in bf16 if it has that
+    engine      calls of each bundled network by OpenVINO (`--engine openvino`) beside torch
+    workers     `cascade upscale` of a folder by one worker and by two, with a thread each
 
-Everything but `photograph` and `generate` counts processor time of one thread, which a busy machine
-disturbs less than wall time. Sides that are compared take turns.
+Everything but `photograph`, `generate` and `workers` counts processor time of one thread, which a
+busy machine disturbs less than wall time. Sides that are compared take turns.
 
 Shapes: B images, C channels, H and W pixels, h and w pixels of the input.
 """
@@ -29,6 +31,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from less_work import STAGES, draw, load_stage, sky_and_texture, stage_image
@@ -42,7 +45,10 @@ from cascade import CascadePipeline, flow_bits_per_dimension
 from cascade.autoencoder_stage import AutoencoderStage
 from cascade.building.stages import apply_sampling, build_stage
 from cascade.conditioning.batch import Batch
-from cascade.devices import has_fast_bf16
+from cascade.devices import autocast, has_fast_bf16
+from cascade.diffusion_stage import DiffusionStage
+from cascade.extras import EXTRAS, install_command
+from cascade.networks.stage_network import StageNetwork
 from cascade.recipe.finding import UPSCALER, find_recipe
 from cascade.recipe.reading import load_pipeline_recipe, load_stage_recipe
 from cascade.stage import Stage
@@ -58,6 +64,8 @@ CLEAN_UPSCALER = "photo-x4"  # measured beside the default one
 PEERS = {"RealESRGAN-x4plus": realesrgan, "DAT-light": dat_light}
 DRAWN = 4  # pictures in a batch of theirs
 MATRIX = 2048  # side of the matrices that measure the core
+CPU = torch.device("cpu")
+BULK_IMAGES, BULK_PX = 24, 80  # a folder of images that are large enough to be upscaled one by one
 
 
 class Table:
@@ -94,10 +102,12 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
-def process_s(code: str, *arguments: str) -> tuple[float, float]:
+def process_s(code: str, *arguments: str, threads: int | None = None) -> tuple[float, float]:
     """Wall and processor seconds of a Python process; its output goes to our standard error."""
+    environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
+    command = [sys.executable, "-c", code, *arguments]
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=sys.stderr)
+    process = subprocess.Popen(command, env=environment, stdout=sys.stderr)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"the command failed: {' '.join(arguments) or code}")
@@ -142,14 +152,19 @@ def measure_photograph(table: Table, options: argparse.Namespace) -> None:
     width = round(height * 4 / 3)
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "given.png", Path(folder) / "made.jpg"
-        picture = ((sky_and_texture(height, width) + 1) * 127.5).round().to(torch.uint8)
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(given)
+        save_picture(sky_and_texture(height, width), given)
         command = ["upscale", str(given), "-o", str(made), "--model", options.upscaler, "-q"]
         wall_s, _ = process_s(COMMAND, *command)
     what = f"x4 of 12 MP by {options.upscaler}, {os.cpu_count()} CPUs, whole process"
     if options.photograph_mp != 12:
         what += f", from {options.photograph_mp:g} MP"
     table.row(what, f"{minutes_of_12_mp(wall_s, options.photograph_mp):.1f} min", "<= 10 min")
+
+
+def save_picture(image: Tensor, file: Path) -> None:
+    """Write an image (3, H, W) in [-1, 1]."""
+    picture = ((image + 1) * 127.5).round().to(torch.uint8)
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file)
 
 
 def minutes_of_12_mp(seconds: float, megapixels: float) -> float:
@@ -170,6 +185,47 @@ def measure_growth(table: Table, options: argparse.Namespace) -> None:
     small = per_pixel(64)
     figure = f"{per_pixel(options.large_px) / small:.2f}"
     table.row(f"output pixel at {options.large_px} px input over 64 px", figure, "<= 1.3")
+
+
+def measure_workers(table: Table, options: argparse.Namespace) -> None:
+    """`cascade upscale` of one folder by one worker and by two, with a thread each, x4."""
+    whole: dict[int, list[float]] = {1: [], 2: []}  # seconds by the number of workers
+    late: dict[int, list[float]] = {1: [], 2: []}
+    cores: dict[int, list[float]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as folder:
+        given = Path(folder) / "given"
+        given.mkdir()
+        for number in range(BULK_IMAGES):
+            image = sky_and_texture(BULK_PX, BULK_PX).roll(number, -1)  # no two are the same
+            save_picture(image, given / f"{number}.png")
+        for turn in range(options.rounds):
+            for workers in whole:
+                out = Path(folder) / f"made-{turn}-{workers}"
+                command = ["upscale", str(given), "-o", str(out), "--model", options.upscaler, "-q"]
+                command += ["--workers", str(workers)]
+                wall_s, cpu_s = process_s(COMMAND, *command, threads=1)
+                whole[workers].append(wall_s)
+                cores[workers].append(cpu_s / wall_s)
+                late[workers].append(second_half_s([*out.glob("*.png")]))
+    what = f"x4 of {BULK_IMAGES} images of {BULK_PX} px by {options.upscaler}"
+    table.row(f"{what}, 1 worker", f"{statistics.median(whole[1]):.1f} s")
+    table.row("  by 2 workers", f"{statistics.median(whole[2]):.1f} s")
+    table.row("  speed, 2 workers over 1, whole process", f"{ratio(whole[1], whole[2]):.2f}")
+    measure = "  the same in the second half of the images, after start-up"
+    table.row(measure, f"{ratio(late[1], late[2]):.2f}", ">= 1.8")
+    one, two = (statistics.median(each) for each in cores.values())
+    table.row(
+        "  cores that 1 and 2 workers got; fewer if others were busy", f"{one:.2f}, {two:.2f}"
+    )
+
+
+def second_half_s(results: list[Path]) -> float:
+    """Seconds between the middle one of some results and the last, by when they were written.
+
+    The second worker starts while the first one is at work, but before the middle one is written.
+    """
+    written = sorted(each.stat().st_mtime for each in results)
+    return written[-1] - written[len(written) // 2 - 1]
 
 
 # ---- drawing and colouring ----------------------------------------------------------------------
@@ -311,6 +367,57 @@ def step_s(one: list[float], five: list[float]) -> float:
     return (statistics.median(five) - statistics.median(one)) / 4
 
 
+def measure_engine(table: Table, options: argparse.Namespace) -> None:
+    """The same calls of each bundled network by torch and by OpenVINO."""
+    if not EXTRAS["openvino"].is_installed:
+        print(f"engine is left out (openvino is not installed); {install_command('openvino')}")
+        return
+    is_half = has_fast_bf16(CPU)
+    for pipeline, name, side_px, images, _ in STAGES:
+        stage = load_stage(pipeline, name)
+        calls = network_calls(stage, stage_image(stage, side_px, images), images)
+        engine = CascadePipeline.from_stages({name: stage}).with_engine("openvino").stages[name]
+        assert isinstance(engine, DiffusionStage)
+        network = stage.network.for_bf16() if is_half else stage.network
+        works = {
+            "torch": partial(outputs, network, calls),
+            "OpenVINO": partial(outputs, engine.network, calls),
+        }
+        times = in_turns(works, options.rounds)
+        milliseconds = {each: statistics.median(times[each]) / len(calls) * 1e3 for each in works}
+        what = f"{pipeline} {name} in {'bfloat16' if is_half else 'float32'}"
+        table.row(f"{what}, CPU ms per call by torch", f"{milliseconds['torch']:.0f}")
+        table.row("  by OpenVINO", f"{milliseconds['OpenVINO']:.0f}")
+        figure = f"{ratio(times['torch'], times['OpenVINO']):.2f}"
+        table.row("  speed, OpenVINO over torch", figure)
+        figure = f"{largest_difference(works['OpenVINO'](), works['torch']()):.1g}"
+        table.row("  largest difference of outputs, over their root mean square", figure, "<= 0.01")
+
+
+def network_calls(
+    stage: DiffusionStage, image: Tensor | None, images: int
+) -> list[tuple[Any, ...]]:
+    """The arguments of each call of a network while it draws in a few steps."""
+    calls: list[tuple[Any, ...]] = []
+    hook = stage.network.register_forward_pre_hook(lambda _, arguments: calls.append(arguments))
+    draw(stage, image, images, settings={"steps": 3}, precision="fp32")
+    hook.remove()
+    return calls
+
+
+@torch.no_grad()
+def outputs(network: StageNetwork, calls: list[tuple[Any, ...]]) -> list[Tensor]:
+    """The outputs of a network, in the precision in which stages sample here."""
+    with autocast(CPU, "auto"):
+        return [network(*each).float() for each in calls]
+
+
+def largest_difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
+    """The largest difference of two outputs of a call, over the root mean square of theirs."""
+    pairs = zip(ours, theirs, strict=True)
+    return max(float((a - b).abs().max() / b.square().mean().sqrt()) for a, b in pairs)
+
+
 PARTS: dict[str, Callable[[Table, argparse.Namespace], None]] = {
     "upscale": measure_upscale,
     "growth": measure_growth,
@@ -320,6 +427,8 @@ PARTS: dict[str, Callable[[Table, argparse.Namespace], None]] = {
     "start": measure_start,
     "loop": measure_loop,
     "limit": measure_limit,
+    "engine": measure_engine,
+    "workers": measure_workers,
     "generate": measure_generate,
     "photograph": measure_photograph,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import sys
 import time
@@ -83,6 +84,13 @@ def test_a_process_is_measured_from_outside_and_its_failure_ends_the_run():
         speed.process_s("raise SystemExit(3)", "no", "such", "thing")
 
 
+def test_a_process_computes_with_the_threads_that_it_is_given(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    check = "import os, sys; sys.exit(os.environ['OMP_NUM_THREADS'] != sys.argv[1])"
+    speed.process_s(check, "7")
+    speed.process_s(check, "1", threads=1)
+
+
 def test_ratios_are_of_paired_turns():
     assert speed.ratio([1.0, 4.0, 30.0], [1.0, 1.0, 10.0]) == 3  # of 1, 4 and 3
 
@@ -93,10 +101,44 @@ def test_a_large_photograph_and_a_step_are_reckoned():
     assert speed.step_s([1.0, 1.2, 9.0], [3.2, 2.0, 9.0]) == pytest.approx(0.5)
 
 
+def test_the_second_half_of_results_is_timed_by_when_they_were_written(tmp_path):
+    files = [tmp_path / f"{number}.png" for number in range(4)]
+    for file, time_s in zip(files, (60, 10, 40, 33), strict=True):
+        file.touch()
+        os.utime(file, (0, time_s))
+    assert speed.second_half_s(files) == 60 - 33  # written at 10, 33, 40 and 60
+
+
 def test_a_pipeline_of_two_stages_is_not_stopped(cascade, tmp_path):
     cascade.save_pretrained(tmp_path)
     assert speed.until_256(str(tmp_path)) == []
     assert speed.until_256("emoji-1024") == ["--stop-at", "upsampler_256"]
+
+
+# ---- engines ----
+
+
+def test_an_engine_that_is_not_installed_is_named_and_left_out(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    speed.measure_engine(speed.Table(), None)
+    _, line = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"engine is left out \(.*\); pip install .*\[openvino\].*", line)
+
+
+def test_both_engines_get_the_calls_of_a_drawing(cascade):
+    stage = cascade.stages["upsampler"]
+    calls = speed.network_calls(stage, torch.zeros(2, 3, 16, 16), 2)
+    assert [tuple(x_t.shape) for x_t, _, _ in calls] == [(2, 3, 32, 32)] * 3
+    assert len({float(t[0]) for _, t, _ in calls}) == 3
+    assert not stage.network._forward_pre_hooks
+    again = speed.outputs(stage.network, calls)
+    assert speed.largest_difference(again, speed.outputs(stage.network, calls)) == 0
+
+
+def test_outputs_differ_by_their_largest_difference_relative_to_the_other_side():
+    theirs = [torch.tensor([3.0, -3.0]), torch.tensor([0.5, 0.5])]
+    ours = [torch.tensor([3.0, -3.3]), torch.tensor([0.5, 0.6])]
+    assert speed.largest_difference(ours, theirs) == pytest.approx(0.2)
 
 
 # ---- pixels -------------------------------------------------------------------------------------
