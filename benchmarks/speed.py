@@ -347,7 +347,7 @@ def measure_limit(table: Table, options: argparse.Namespace) -> None:
     dtype = torch.bfloat16 if has_fast_bf16(torch.device("cpu")) else torch.float32
     limit = core_gflops(options.rounds, dtype)  # in the type in which stages sample here
     table.row(f"{str(dtype).removeprefix('torch.')} matrices on this core", f"{limit:.0f} GFLOP/s")
-    for pipeline, name, side_px, images, _ in STAGES:
+    for pipeline, name, side_px, images in STAGES:
         stage = load_stage(pipeline, name)
         image = stage_image(stage, side_px, images)
 
@@ -373,7 +373,7 @@ def measure_engine(table: Table, options: argparse.Namespace) -> None:
         print(f"engine is left out (openvino is not installed); {install_command('openvino')}")
         return
     is_half = has_fast_bf16(CPU)
-    for pipeline, name, side_px, images, _ in STAGES:
+    for pipeline, name, side_px, images in STAGES:
         stage = load_stage(pipeline, name)
         calls = network_calls(stage, stage_image(stage, side_px, images), images)
         engine = CascadePipeline.from_stages({name: stage}).with_engine("openvino").stages[name]

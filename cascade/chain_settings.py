@@ -9,7 +9,7 @@ from cascade.contract import Contract
 from cascade.errors import ContractError
 from cascade.sampling.overrides import Overrides
 from cascade.sampling.per_stage import ALL
-from cascade.sampling.samplers.table import default_options
+from cascade.sampling.samplers.table import default_options, sampler_names
 from cascade.sampling.settings import SETTINGS, UNSAID, SamplingSettings
 from cascade.stage import Stage
 
@@ -74,6 +74,13 @@ def settings_read(contract: Contract, settings: SamplingSettings) -> dict[str, A
     return {name: values[name] for name in names if name in values and name not in unread}
 
 
+def with_unsaid(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Saved settings of a stage with those that they leave out, options of the sampler included."""
+    sampler = values.get("sampler")
+    options = default_options(sampler) if sampler in sampler_names() else {}
+    return {**UNSAID, **options, **values} if values else {}
+
+
 def setting_changes(
     before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
@@ -85,9 +92,12 @@ def setting_changes(
     """
     changes = []
     for stage, values in now.items():
-        old = {**UNSAID, **before[stage]} if stage in before else {}
-        new = {**UNSAID, **values}
-        changes += [f"{stage}.{k}" for k, each in new.items() if k not in old or old[k] != each]
+        old, new = with_unsaid(before.get(stage, {})), with_unsaid(values)
+        changes += [
+            f"{stage}.{name}"
+            for name, value in new.items()
+            if (old[name] != value if name in old else name in values or not old)
+        ]
     return changes
 
 

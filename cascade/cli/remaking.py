@@ -223,13 +223,12 @@ def _changed_settings(record: PictureRecord) -> Iterator[tuple[str, str, Any]]:
 
     If it is at hand, its settings are compared, since they may have changed in the meantime.
     """
-    from cascade.chain_settings import setting_changes
-    from cascade.sampling.settings import UNSAID
+    from cascade.chain_settings import setting_changes, with_unsaid
 
     usual = {} if record.model_is_folder else _usual_settings(record.model)
     changed = setting_changes(usual, record.stages) if usual else record.changed
     for stage, recorded in record.stages.items():
-        for name, value in {**UNSAID, **recorded}.items():
+        for name, value in with_unsaid(recorded).items():
             if f"{stage}.{name}" in changed:
                 yield stage, name, value
 

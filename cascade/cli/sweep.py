@@ -22,8 +22,9 @@ Axes = Annotated[
     typer.Argument(
         metavar="[STAGE.]SETTING=VALUE,VALUE…",
         help="Values to try, in all combinations, of any sampling setting or sampler option. "
-        "Default: guidance, temperature, augmentation level, steps and samplers, one change "
-        "at a time; with --prefer speed few steps, together with temperatures.",
+        "Default: guidance, temperature, augmentation level, steps, timestep shifts and "
+        "samplers, one change at a time; with --prefer speed few steps, together with "
+        "temperatures.",
         show_default=False,
     ),
 ]

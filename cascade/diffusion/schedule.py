@@ -134,7 +134,8 @@ class NoiseSchedule:
 
         Args:
             steps: number of timesteps, from 1 to T.
-            timestep_shift: above 0; above 1, more timesteps lie at high noise, and below 1, at low.
+            timestep_shift: from 0.001 to 1000; above 1, more timesteps lie at high noise, and below
+                1, at low noise.
 
         Returns:
             Exactly `steps` different timesteps, the first T - 1.
@@ -149,7 +150,7 @@ class NoiseSchedule:
         timesteps = []
         above = self.train_steps
         for left in range(steps, 0, -1):  # u = left / steps
-            whole = steps + (timestep_shift - 1) * left
+            whole = (steps - left) + timestep_shift * left
             place = round(self.train_steps * timestep_shift * left / whole)
             above = min(max(place, left), above)
             timesteps.append(above - 1)

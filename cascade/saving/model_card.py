@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cascade.sampling.samplers.table import default_options
 from cascade.sampling.settings import SamplingSettings
 
 TAGS = ("cascade-diffusion",)
@@ -107,7 +108,9 @@ def _row(name: str, stage: StageSummary) -> str:
 def _sampling_cell(sampling: SamplingSettings | None) -> str:
     if sampling is None:
         return "| none |"
-    return f"| {sampling.sampler}, {sampling.steps} steps, guidance {sampling.guidance} |"
+    usual = default_options(sampling.sampler)
+    options = "".join(f", {k} {v}" for k, v in sampling.options.items() if v != usual[k])
+    return f"| {sampling.sampler}, {sampling.steps} steps, guidance {sampling.guidance}{options} |"
 
 
 def with_sampling(

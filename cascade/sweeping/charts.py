@@ -8,6 +8,7 @@ from cascade.evaluation.figures import Score
 from cascade.reporting.curves import Series, line_chart
 from cascade.reporting.page import Html, joined, note, side_by_side
 from cascade.reporting.scatter import Point, scatter_chart
+from cascade.sampling.settings import SETTINGS
 from cascade.sweeping.outcomes import Outcome, badness, find_score
 from cascade.sweeping.results import Sweep
 
@@ -73,8 +74,16 @@ def _changed_axes(sweep: Sweep, outcome: Outcome) -> set[str]:
     An option that another sampler lacks, whose value is None, is not a change of its own.
     """
     current = sweep.outcomes[sweep.current].candidate.values
-    values = outcome.candidate.values
-    return {axis for axis, value in values.items() if value not in (current[axis], None)}
+    return {
+        axis
+        for axis, value in outcome.candidate.values.items()
+        if value != current[axis] and not (value is None and _is_option(axis))
+    }
+
+
+def _is_option(axis: str) -> bool:
+    """Whether an axis is an option of samplers, such as `base.eta`."""
+    return axis.rpartition(".")[2] not in SETTINGS
 
 
 def _numeric_axes(outcomes: Sequence[Outcome]) -> list[str]:

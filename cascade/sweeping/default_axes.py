@@ -17,18 +17,17 @@ TEMPERATURES = (0.4, 0.6, 0.8, 1.0)
 LEVEL_SHARES = (0.0, 0.25, 0.5, 1.0)  # positions in the range of augmentation levels in training
 STEP_FACTORS = (0.5, 1.0, 2.0)  # factors of the current number of steps
 FEW_STEPS = (1, 2, 3, 4, 6, 8)  # for speed, up to the current number of steps
-SHIFTS = (1.0, 2.0, 4.0)  # of the timesteps
+SHIFTS = (1.0, 2.0, 4.0, 8.0)  # of the timesteps
 SAMPLERS = ("ddim", "ddpm", "dpmsolver++")
 
 
 def default_axes(pipeline: CascadePipeline, prefer: Preference = "quality") -> list[Axis]:
     """Make the default axes for every stage of a pipeline.
 
-    For each stage: half, the same and twice its number of steps, some samplers, and shifts of the
-    timesteps if its sampler has them; guidance if
-    training dropped its labels, text or embedding; augmentation levels if it was trained on
-    several; temperatures if it refines a first guess. Values that the stage cannot sample with are
-    left out.
+    For each stage: half, the same and twice its number of steps, and some samplers; shifts of the
+    timesteps if its sampler has them and takes more than one step; guidance if training dropped its
+    labels, text or embedding; augmentation levels if it was trained on several; temperatures if it
+    refines a first guess. Values that the stage cannot sample with are left out.
 
     Args:
         pipeline: the pipeline.
@@ -45,10 +44,11 @@ def default_axes(pipeline: CascadePipeline, prefer: Preference = "quality") -> l
 
 
 def _values_to_try(stage: Stage, prefer: Preference) -> Mapping[str, Sequence[Any]]:
-    """The values of each setting; `timestep_shift` is only tried for quality."""
+    """The values of each setting; shifts are only tried for quality, and not in one step."""
     values: dict[str, Sequence[Any]] = {"steps": _steps(stage, prefer), "sampler": SAMPLERS}
-    if prefer == "quality" and stage.sampling.value("timestep_shift") is not None:
-        values["timestep_shift"] = SHIFTS
+    shift = stage.sampling.value("timestep_shift")
+    if prefer == "quality" and shift is not None and stage.sampling.steps > 1:
+        values["timestep_shift"] = (*SHIFTS, shift)
     if any(
         each.image_space(stage.space) is None and not each.has_dial
         for each in stage.contract.droppable

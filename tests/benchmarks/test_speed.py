@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 
@@ -165,3 +166,10 @@ def test_the_picture_has_a_flat_half_and_a_rough_one():
     assert image.shape == (3, 64, 96)
     assert image.abs().max() <= 1
     assert steps[:16].max() < 0.01 < 0.1 < steps[-16:].min()
+
+
+def test_the_share_of_the_core_is_measured_for_a_bundled_stage(monkeypatch, capsys):
+    monkeypatch.setattr(speed, "STAGES", less_work.STAGES[-1:])
+    monkeypatch.setattr(speed, "MATRIX", 64)
+    speed.measure_limit(speed.Table(), Namespace(rounds=1))
+    assert "photo-colour colours, share of that" in capsys.readouterr().out

@@ -27,11 +27,11 @@ OWN = Student(steps=4, guidance=1.5, teacher="emoji-1024/base", teacher_sha256="
     [
         ({"steps": 8}, r"trained for steps 4 and no others, got 8; for other numbers take its "
          r"teacher emoji-1024/base\."),
-        ({"sampler": "unipc"}, "sampler ddim and its default options, as it was trained, got u"),
+        ({"sampler": "unipc"}, "the sampler ddim, as it was trained, got unipc"),
         ({"sampler": "predictor-corrector"}, "as it was trained, got predictor-corrector"),
-        ({"sampler": "langevin", "corrections": 3}, r"trained, got langevin, corrections 3\.$"),
-        ({"eta": 1.0}, "default options, as it was trained, got ddim, eta 1"),
-        ({"timestep_shift": 2.0}, "as it was trained, got ddim, timestep_shift 2"),
+        ({"sampler": "langevin", "corrections": 3}, r"ddim, as it was trained, got langevin\.$"),
+        ({"eta": 1.0}, "with eta 0.0, as it was trained, got 1.0"),
+        ({"timestep_shift": 2.0}, "with timestep_shift 1.0, as it was trained, got 2.0"),
         ({"reuse": 2}, "samples with reuse 1, as it was trained, got 2"),
         ({"guidance": 2.0}, "guidance 1.5 inside, got guidance 2 on top; use guidance 1"),
     ],

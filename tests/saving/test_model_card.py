@@ -25,6 +25,9 @@ def test_the_card_says_what_can_be_read_off_the_stages(base_stage, upsampler):
         f"| base | noise | 16 px | unet | {millions:.2f} M | v | ddim, 4 steps, guidance 1.0 |"
     ) in card.text
     assert "| up | 16 px | 32 px | unet |" in card.text
+    shifted = base_stage.with_sampling(base_stage.sampling.changed(timestep_shift=8, eta=0))
+    text = describe({"base": shifted.summary()}, USAGE)
+    assert "| ddim, 4 steps, guidance 1.0, timestep_shift 8 |" in text
     assert "# A cascade of 2 stages" in card.text
     assert "**animal**: cat, dog." in card.text
     assert "**style**: noto, twemoji." in card.text

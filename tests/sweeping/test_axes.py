@@ -183,13 +183,21 @@ def test_temperatures_are_tried_where_a_first_guess_is_refined(refiner):
     values = {axis.setting: axis.values for axis in axes}
     assert values["temperature"] == (0.4, 0.6, 0.8, 1.0)
     assert set(values) == {"steps", "sampler", "timestep_shift", "temperature"}
-    assert values["timestep_shift"] == (1.0, 2.0, 4.0)
+    assert values["timestep_shift"] == (1.0, 2.0, 4.0, 8.0)
 
 
-def test_shifts_are_only_tried_for_samplers_that_have_them(refiner):
-    settings = refiner.sampling.changed(sampler="dpmsolver++")
+@pytest.mark.parametrize("changes", [{"sampler": "dpmsolver++"}, {"steps": 1}])
+def test_shifts_are_only_tried_where_they_change_the_timesteps(refiner, changes):
+    settings = refiner.sampling.changed(**changes)
     axes = default_axes(CascadePipeline.from_stages({"up": refiner.with_sampling(settings)}))
     assert {axis.setting for axis in axes} == {"steps", "sampler", "temperature"}
+
+
+def test_the_own_shift_is_among_those_that_are_tried(refiner):
+    settings = refiner.sampling.changed(steps=4, timestep_shift=16)
+    axes = default_axes(CascadePipeline.from_stages({"up": refiner.with_sampling(settings)}))
+    shifts = next(axis.values for axis in axes if axis.setting == "timestep_shift")
+    assert shifts == (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 def test_for_speed_few_steps_are_tried_with_every_temperature(refiner):

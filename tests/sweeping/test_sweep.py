@@ -247,6 +247,13 @@ def test_without_axes_one_setting_is_changed_at_a_time(cascade, held_out, run):
     assert places == pytest.approx(heights, abs=0.02)
 
 
+def test_an_interval_that_is_lifted_is_a_change(cascade, held_out, run, resample):
+    resample(cascade, "base", guidance_interval=(0.3, 3.0))
+    axes = ["base.guidance=1,2", "base.guidance_interval=none,[0.3,3]"]
+    result = run(cascade, held_out, *axes, num_images=6)
+    assert "Each point: the best of all settings that have this value" in render(result)
+
+
 def test_for_speed_few_steps_are_tried_and_the_number_of_settings_is_printed(
     refiner, held_out, run, lite_of_random_weights
 ):

@@ -5,7 +5,6 @@ Shapes: all images (B, C, H, W).
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -30,8 +29,8 @@ class ShiftedOptions:
     """Options of samplers whose timesteps can be shifted.
 
     Attributes:
-        timestep_shift: where the timesteps lie, above 0: above 1, more of them are at high noise,
-            and below 1, at low noise (Esser et al. 2024, arXiv 2403.03206, eq. 23).
+        timestep_shift: where the timesteps lie, from 0.001 to 1000: above 1, more of them are at
+            high noise, and below 1, at low noise (Esser et al. 2024, arXiv 2403.03206, eq. 23).
 
     Raises:
         ContractError: if it is out of range.
@@ -40,10 +39,10 @@ class ShiftedOptions:
     timestep_shift: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.timestep_shift < math.inf:
+        if not 0.001 <= self.timestep_shift <= 1000:
             raise ContractError(
-                f"timestep_shift must be a number above 0, got {self.timestep_shift!r}; 1 spaces "
-                "the timesteps evenly."
+                f"timestep_shift must be a number from 0.001 to 1000, got {self.timestep_shift!r}; "
+                "1 spaces the timesteps evenly."
             )
 
 

@@ -99,7 +99,7 @@ def test_an_eta_that_is_no_number_from_0_is_refused(process, eta):
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm"])
-@pytest.mark.parametrize("shift", [0, -1.0, math.nan, math.inf, "much", None])
+@pytest.mark.parametrize("shift", [0, -1.0, 1e-17, 1001, math.nan, math.inf, "much", None])
 def test_a_shift_that_is_no_number_above_0_is_refused(process, name, shift):
     with pytest.raises(ContractError, match="timestep_shift must be a number"):
         make_sampler(name, process, 5, timestep_shift=shift)
