@@ -65,7 +65,8 @@ def test_show_prints_the_settings_that_a_saved_pipeline_has(command, tmp_path):
     settings = {each["name"]: each["sampling"] for each in document["stages"]}
     assert settings["base"] == {
         **{"sampler": "ddpm", "steps": 17, "guidance": 2.0, "guidance_interval": "none"},
-        **{"threshold": "dynamic", "percentile": 0.995, "reuse": 1, "variance": "small"},
+        **{"threshold": "dynamic", "percentile": 0.995, "reuse": 1, "timestep_shift": 1.0},
+        **{"variance": "small"},
     }
     assert settings["upsampler_256"]["steps"] == 2
     assert document["classes"].keys() == {"class", "style"}
