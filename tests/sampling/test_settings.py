@@ -192,8 +192,9 @@ def test_a_sampler_object_stands_for_its_name_steps_threshold_and_options():
 
 def test_a_class_outside_the_table_is_used_and_recorded_by_its_name():
     for given in (Still, Still(PROCESS, 50, options=DDIMOptions(eta=0.0))):
-        settings = SamplingSettings(sampler=given).changed(eta=0.25, steps=3)
+        settings = SamplingSettings(sampler=given).changed(eta=0.25, steps=3, timestep_shift=2)
         made = settings.make_sampler(PROCESS)
+        assert made.timesteps == PROCESS.schedule.sampling_timesteps(3, 2)
         assert isinstance(made, Still)
         assert (made.steps, made.options.eta) == (3, 0.25)
         assert settings.to_dict()["sampler"] == "Still"

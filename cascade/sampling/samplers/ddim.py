@@ -43,10 +43,6 @@ class DDIM(PairSampler):
     Options = DDIMOptions
     options: DDIMOptions
 
-    @property
-    def timesteps(self) -> list[int]:
-        return self.process.schedule.sampling_timesteps(self.steps, self.options.timestep_shift)
-
     def move(
         self,
         x0: Tensor,

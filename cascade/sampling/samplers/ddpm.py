@@ -41,10 +41,6 @@ class DDPM(PairSampler):
     Options = DDPMOptions
     options: DDPMOptions
 
-    @property
-    def timesteps(self) -> list[int]:
-        return self.process.schedule.sampling_timesteps(self.steps, self.options.timestep_shift)
-
     def move(
         self,
         x0: Tensor,

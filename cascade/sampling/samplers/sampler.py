@@ -151,11 +151,16 @@ class GridSampler(Sampler, ABC):
 
 
 class PairSampler(GridSampler, ABC):
-    """A sampler that walks explicit pairs (t, t_prev), with one call of the network for each."""
+    """A sampler that walks explicit pairs (t, t_prev), with one call of the network for each.
+
+    Its timesteps are evenly spaced, or shifted if its options are `ShiftedOptions`.
+    """
 
     @property
     def timesteps(self) -> list[int]:
-        return self.process.schedule.sampling_timesteps(self.steps)
+        options = self.options
+        shift = options.timestep_shift if isinstance(options, ShiftedOptions) else 1.0
+        return self.process.schedule.sampling_timesteps(self.steps, shift)
 
     @property
     def calls_per_step(self) -> int:
